@@ -1,0 +1,1 @@
+"""How a run is started: accelerate's configuration files, a SLURM script and the set-up program."""

@@ -1,0 +1,205 @@
+"""`posttrain check`: what a recipe amounts to, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from posttrain.config.environment import problems, run_folder_problem, size, versions
+from posttrain.config.load import Loaded
+from posttrain.config.recipe import Recipe
+from posttrain.config.tree import shown_path
+
+__all__ = ["Memory", "Plan", "check", "print_plan", "problems", "run_folder_problem"]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Estimated bytes on each rank; activations come on top."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will happen, in numbers. None where a number cannot be known before the run."""
+
+    name: str
+    path: str
+    output: str
+    model: str
+    parameters: int | None
+    world: int
+    zero: int
+    steps: int
+    prompts: int
+    samples: int
+    updates: int
+    sequences: int  # a step
+    sequences_per_rank: float
+    tokens_per_step: int  # completions, at most
+    micro_batches: int  # of each rank and update, at most, prompts not counted
+    task: str
+    problems_in_task: int | None
+    epochs: float | None
+    warmup_steps: int
+    memory: Memory | None
+    cache_per_sequence: int | None  # bytes of KV cache of a sequence of full length
+    cache: float  # GiB the engine sets aside on the CPU
+    checkpoint_bytes: int | None
+    versions: dict[str, str | None]
+    problems: list[str]
+
+
+def check(
+    loaded: Loaded, world: int | None = None, *, zero: int = 2, resume: bool = False, overwrite: bool = False
+) -> Plan:
+    """The plan of a recipe on `world` ranks (1 unless told) under a ZeRO stage."""
+    recipe, ranks = loaded.recipe, world or 1
+    sequences = recipe.batch.prompts * recipe.batch.samples
+    tokens = sequences * recipe.sampling.max_tokens
+    parameters = recipe.model.parameters()
+    checkpoint = None if parameters is None else parameters * (recipe.model.weight_bytes + 12)
+    final = None if parameters is None else parameters * recipe.model.weight_bytes
+    found = problems(loaded, checkpoint_bytes=checkpoint, model_bytes=final, resume=resume, overwrite=overwrite)
+    size_of_task = _task_size(recipe)
+    return Plan(
+        name=recipe.name,
+        path=shown_path(loaded.path),
+        output=recipe.output,
+        model=loaded.resolved["model"].get("path", loaded.resolved["model"]["use"]),
+        parameters=parameters,
+        world=ranks,
+        zero=zero,
+        steps=recipe.steps,
+        prompts=recipe.batch.prompts,
+        samples=recipe.batch.samples,
+        updates=recipe.batch.updates,
+        sequences=sequences,
+        sequences_per_rank=sequences / ranks,
+        tokens_per_step=tokens,
+        micro_batches=math.ceil(tokens / recipe.batch.updates / ranks / recipe.learner.tokens_per_micro_batch),
+        task=loaded.resolved["task"].get("path", loaded.resolved["task"]["use"]),
+        problems_in_task=size_of_task,
+        epochs=recipe.steps * recipe.batch.prompts / size_of_task if size_of_task else None,
+        warmup_steps=recipe.warmup.steps if recipe.warmup else 0,
+        memory=None if parameters is None else memory(parameters, recipe.model.weight_bytes, ranks, zero),
+        cache_per_sequence=_cache(recipe),
+        cache=recipe.engine.kv_cache_gib,
+        checkpoint_bytes=checkpoint,
+        versions=versions(),
+        problems=found,
+    )
+
+
+def memory(parameters: int, weight_bytes: int, ranks: int, zero: int) -> Memory:
+    """ZeRO's arithmetic (1910.02054): stage 1 shards the optimizer, 2 the gradients too, 3 the weights too.
+
+    The optimizer holds two moments in float32, and float32 weights beside weights of two bytes.
+    """
+    return Memory(
+        weights=parameters * weight_bytes // (ranks if zero >= 3 else 1),
+        gradients=parameters * weight_bytes // (ranks if zero >= 2 else 1),
+        optimizer=parameters * (8 if weight_bytes == 4 else 12) // (ranks if zero >= 1 else 1),
+    )
+
+
+def _task_size(recipe: Recipe) -> int | None:
+    return recipe.task.size()
+
+
+def _cache(recipe: Recipe) -> int | None:
+    elements, context = recipe.model.cache_elements(), recipe.model.context
+    if elements is None or context is None:
+        return None
+    return elements * recipe.model.weight_bytes * context
+
+
+def print_plan(plan: Plan, console: Console | None = None) -> None:
+    """Tables for a terminal, then every problem."""
+    console = console or Console()
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in _rows(plan):
+        table.add_row(label, text)
+    console.print(Panel(table, title=f"[bold]{plan.name}[/]", title_align="left", border_style="cyan", expand=False))
+    if plan.problems:
+        noun = "problem" if len(plan.problems) == 1 else "problems"
+        console.print(Text(f"{len(plan.problems)} {noun}", style="bold red"))
+        for line in plan.problems:
+            console.print(Text(f"  {line}", style="red"), soft_wrap=True)
+    else:
+        console.print(Text("no problem found", style="bold green"))
+
+
+def _rows(plan: Plan) -> list[tuple[str, str]]:
+    ranks = f"{plan.world} rank{'s' if plan.world != 1 else ''}"
+    known = "" if plan.problems_in_task is None else f", {plan.problems_in_task:,} problems"
+    epochs = "" if plan.epochs is None else f", {plan.epochs:.3g} epochs"
+    warmup = f"{plan.warmup_steps} supervised steps, then " if plan.warmup_steps else ""
+    tokens, parameters = plan.tokens_per_step, _parameters_text(plan)
+    checkpoint = "unknown until the model is there"
+    if plan.checkpoint_bytes is not None:
+        checkpoint = f"about {size(plan.checkpoint_bytes)}"
+    updates = f"{plan.updates} update{'s' if plan.updates != 1 else ''}"
+    return [
+        ("recipe", plan.path),
+        ("run folder", plan.output),
+        ("model", plan.model + parameters),
+        ("task", f"{plan.task}{known}"),
+        ("steps", f"{warmup}{plan.steps} steps of RL{epochs}"),
+        (
+            "batch",
+            f"{plan.prompts} prompts x {plan.samples} samples = {plan.sequences} sequences a step; {updates}",
+        ),
+        ("ranks", f"{plan.sequences:,} sequences / {ranks} = {plan.sequences_per_rank:g} a rank"),
+        (
+            "micro-batches",
+            f"at most about {plan.micro_batches} x {ranks} in each update, prompts not counted",
+        ),
+        ("tokens", f"at most {tokens:,} sampled a step, {tokens * plan.steps:,} in all"),
+        ("memory", _memory_text(plan)),
+        ("KV cache", _cache_text(plan)),
+        ("checkpoint", checkpoint),
+        ("versions", ", ".join(f"{k} {v or 'missing'}" for k, v in plan.versions.items())),
+    ]
+
+
+def _memory_text(plan: Plan) -> str:
+    if plan.memory is None:
+        return "unknown until the model is there"
+    m = plan.memory
+    return (
+        f"weights {size(m.weights)} + gradients {size(m.gradients)} + optimizer {size(m.optimizer)} = "
+        f"{size(m.total)} a rank (ZeRO-{plan.zero}, ranks: {plan.world}), activations on top"
+    )
+
+
+def _cache_text(plan: Plan) -> str:
+    if plan.cache_per_sequence is None:
+        return f"{plan.cache:g} GiB on the CPU"
+    fits = int(plan.cache * 2**30 // plan.cache_per_sequence)
+    return f"{size(plan.cache_per_sequence)} a full sequence; {plan.cache:g} GiB on the CPU holds {fits:,}"
+
+
+def _parameters_text(plan: Plan) -> str:
+    return "" if plan.parameters is None else f", {_short(plan.parameters)} parameters"
+
+
+def _short(count: int) -> str:
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if count >= limit:
+            return f"{count / limit:.3g} {unit}"
+    return str(count)

@@ -1,0 +1,92 @@
+"""Modules found by name, by file, or in the folders that come with posttrain."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from posttrain.config.errors import ConfigError
+
+# Top-level folders of a checkout, installed as packages of these names.
+_FOLDERS = {"posttrain_recipes": "recipes", "posttrain_rewards": "rewards", "posttrain_launch": "launch"}
+
+
+def package_folder(name: str) -> Path | None:
+    """The folder of an import package, found without running it; in a checkout, beside posttrain."""
+    beside = Path(__file__).resolve().parents[2] / _FOLDERS[name]
+    spec = importlib.util.find_spec(name) if name not in sys.modules else sys.modules[name].__spec__
+    if spec is not None and spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    return beside if beside.is_dir() else None
+
+
+def import_home(name: str) -> None:
+    """Import `package`, or with `package.*` the package and each of its modules."""
+    package = name.removesuffix(".*")
+    if package in _FOLDERS and package not in sys.modules and importlib.util.find_spec(package) is None:
+        folder = package_folder(package)
+        if folder is None:
+            return
+        _mount(package, folder)
+    module = importlib.import_module(package)
+    if name.endswith(".*"):
+        for found in pkgutil.iter_modules(module.__path__):
+            importlib.import_module(f"{package}.{found.name}")
+
+
+def _mount(package: str, folder: Path) -> None:
+    """Make a folder importable under a package name, as an installation would."""
+    start = folder / "__init__.py"
+    if start.is_file():
+        spec = importlib.util.spec_from_file_location(package, start, submodule_search_locations=[str(folder)])
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[package] = module
+        spec.loader.exec_module(module)
+    else:
+        module = ModuleType(package)
+        module.__path__ = [str(folder)]
+        sys.modules[package] = module
+
+
+def load_file(path: Path) -> ModuleType:
+    """The module in a file, run once per process however often it is asked for."""
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}. Paths that start with ./ are relative to the file they stand in.")
+    name = f"posttrain_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is no Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def load_object(where: str, attribute: str, folder: Path) -> object:
+    """`package.module` or `./file.py`, and a name in it."""
+    if where.endswith(".py"):
+        module = load_file(folder / Path(where).expanduser())
+    else:
+        try:
+            module = importlib.import_module(where)
+        except ImportError as error:
+            raise ConfigError(
+                f"module {where!r} cannot be imported: {error}. Install it, or check the name."
+            ) from error
+    if not hasattr(module, attribute):
+        raise ConfigError(f"{where} has no {attribute!r}.")
+    return getattr(module, attribute)

@@ -1,0 +1,170 @@
+"""The typed tree of a run. Everything that can be set is here, in a block, or a field of a component."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from annotated_types import Gt, Lt, MinLen
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from posttrain.config import registries
+from posttrain.config.problems import failures, with_names
+from posttrain.config.rules import problems
+from posttrain.config.sections import (
+    FROM_LIST,
+    Above0,
+    Batch,
+    Chat,
+    Checkpoint,
+    Count,
+    Engine,
+    Eval,
+    Guards,
+    Learner,
+    Positive,
+    Probe,
+    Sampling,
+    Scoring,
+    Section,
+    Warmup,
+)
+
+__all__ = [
+    "Batch",
+    "Chat",
+    "Checkpoint",
+    "Engine",
+    "Eval",
+    "Guards",
+    "Learner",
+    "LossPart",
+    "Probe",
+    "Recipe",
+    "RewardPart",
+    "Sampling",
+    "Scoring",
+    "Section",
+    "Warmup",
+]
+
+Origin = Literal["policy", "hinted", "expert", "aux"]
+Gate = Annotated[Any, registries.GATES]
+Select = Annotated[Any, registries.SELECTS]
+
+
+class LossPart(Section):
+    """One part of the loss: weight(step) x sum over its rows of reduction x gates x term."""
+
+    term: Annotated[Any, registries.TERMS]
+    """The loss of one token."""
+    reduce: Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum"] = "token_mean"
+    """How tokens are averaged, over the whole update batch and all ranks."""
+    weight: Annotated[Any, registries.SCHEDULES] = Field(default=1.0, validate_default=True)
+    """A number, or a schedule over the steps."""
+    rows: Annotated[tuple[Origin, ...], FROM_LIST, MinLen(1)] = ("policy",)
+    """The kinds of rows that this part sees."""
+    gates: Annotated[tuple[Gate, ...], FROM_LIST] = ()
+    """Factors per token; they multiply."""
+    count: Literal["rows", "gated"] = "rows"
+    """What the denominator counts: all tokens of the rows, or those that the gates let through."""
+    length: Above0 = 1.0
+    """The constant length of seq_mean_token_sum."""
+
+
+class RewardPart(Section):
+    """One reward with its weight. Its own settings stand beside `use`."""
+
+    reward: Annotated[Any, registries.REWARDS]
+    """The verifier."""
+    weight: Annotated[float, Gt(float("-inf")), Lt(float("inf"))] = 1.0
+    """Factor of this reward in the sum."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _settings_beside_use(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if isinstance(data, str):
+            data = {"use": data}
+        if isinstance(data, Mapping) and "reward" not in data:
+            own = {k: v for k, v in data.items() if k == "weight"}
+            data = {"reward": {k: v for k, v in data.items() if k not in own}, **own}
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise with_names(error, (), "reward", drop="reward") from None
+
+    @model_serializer(mode="wrap")
+    def _flat(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data = handler(self)
+        return {**data.pop("reward"), **data}
+
+
+def _switch(value: Any) -> Any:
+    """`false` for none, `true` for the defaults."""
+    return {False: None, True: {}}[value] if isinstance(value, bool) else value
+
+
+class Recipe(Section):
+    """One run."""
+
+    name: Annotated[str, MinLen(1)] = "run"
+    """Of the run, shown in reports; the file's name when left out."""
+    output: Annotated[str, MinLen(1)] = Field(default_factory=lambda data: f"runs/{data.get('name', 'run')}")
+    """The run folder, relative to the working directory."""
+    seed: Count = 0
+    """Everything random follows from it."""
+    steps: Positive = 100
+    """Steps of RL."""
+    model: Annotated[Any, registries.MODELS]
+    """What is trained."""
+    warmup: Annotated[Warmup | None, BeforeValidator(_switch), PlainSerializer(lambda w: w or False)] = None
+    """Supervised warm-up before RL; false for none."""
+    task: Annotated[Any, registries.TASKS]
+    """Where problems come from."""
+    chat: Chat = Chat()
+    """How a problem becomes messages."""
+    batch: Batch = Batch()
+    """How much one step takes in."""
+    sampling: Sampling = Sampling()
+    """How completions are sampled."""
+    curriculum: Annotated[Any, registries.CURRICULA.default("shuffled")] = Field(
+        default="shuffled", validate_default=True
+    )
+    """Which problems come when."""
+    strategy: Annotated[Any, registries.STRATEGIES.default("plain")] = Field(default="plain", validate_default=True)
+    """How a batch of problems becomes groups of completions."""
+    advantage: Annotated[Any, registries.ADVANTAGES.default("group")] = Field(default="group", validate_default=True)
+    """From rewards to advantages."""
+    selects: Annotated[tuple[Select, ...], FROM_LIST] = ()
+    """Which groups and completions are trained on, one after the other."""
+    objective: Annotated[dict[str, LossPart], MinLen(1)]
+    """The loss: a sum of named parts."""
+    reward: Annotated[dict[str, RewardPart], MinLen(1)]
+    """The reward: a weighted sum of named parts."""
+    scoring: Scoring = Scoring()
+    """Where and how verdicts are reached."""
+    learner: Learner = Learner()
+    """The optimizer and how a batch is cut."""
+    engine: Engine = Engine()
+    """The vLLM engine."""
+    eval: Eval = Eval()
+    """Evaluation on held-out problems."""
+    checkpoint: Checkpoint = Checkpoint()
+    """What is kept to continue from."""
+    guards: Guards = Guards()
+    """When to raise an alarm."""
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        if found := list(problems(self)):
+            raise failures("Recipe", found)
+        return self

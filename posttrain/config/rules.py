@@ -1,0 +1,115 @@
+"""What no single value can tell: keys that do not go together, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from posttrain.config.problems import Problem
+
+if TYPE_CHECKING:
+    from posttrain.config.recipe import Recipe
+
+
+def problems(recipe: Recipe) -> Iterator[Problem]:
+    """Everything in the recipe that contradicts something else in it."""
+    yield from _batch(recipe)
+    yield from _truncated_sampling(recipe)
+    yield from _lengths(recipe)
+    yield from _gated(recipe)
+    yield from _chat(recipe)
+    yield from _reward_names(recipe)
+
+
+def _batch(recipe: Recipe) -> Iterator[Problem]:
+    batch = recipe.batch
+    least = getattr(type(recipe.advantage), "min_samples", 1)
+    if batch.samples < least:
+        yield Problem(
+            ("batch.samples", "advantage.use"),
+            f"{batch.samples} sample per prompt is too few: {type(recipe.advantage).__name__} compares the "
+            f"samples of a prompt and needs {least} or more. Set batch.samples={max(8, least)}"
+            " or choose an advantage without a group.",
+        )
+    if batch.prompts % batch.updates:
+        fit = [n for n in range(1, batch.prompts + 1) if batch.prompts % n == 0]
+        yield Problem(
+            ("batch.updates", "batch.prompts"),
+            f"batch.prompts={batch.prompts} cannot be divided into {batch.updates} equal updates. "
+            f"Set batch.updates to one of {', '.join(map(str, fit))}, or batch.prompts to "
+            f"{-(-batch.prompts // batch.updates) * batch.updates}.",
+        )
+
+
+def _truncated_sampling(recipe: Recipe) -> Iterator[Problem]:
+    sampling = recipe.sampling
+    for key, value, off in (
+        ("top_p", sampling.top_p, 1.0),
+        ("top_k", sampling.top_k, 0),
+        ("min_p", sampling.min_p, 0.0),
+    ):
+        if value != off:
+            yield Problem(
+                (f"sampling.{key}",),
+                f"{key}={value} is refused for training: the engine's log-probabilities are renormalised "
+                "over the tokens that are kept, the learner's are not, so every ratio would be wrong. "
+                f"Set sampling.{key}={off}; use sampling.temperature to sharpen.",
+            )
+
+
+def _lengths(recipe: Recipe) -> Iterator[Problem]:
+    longest, context = recipe.sampling.max_tokens, getattr(recipe.model, "context", None)
+    if context is not None and longest >= context:
+        yield Problem(
+            ("sampling.max_tokens", "model.context"),
+            f"max_tokens={longest} leaves no room for the prompt in the model's context of {context} tokens. "
+            f"Set sampling.max_tokens below {context}, or a larger context.",
+        )
+    if longest >= recipe.learner.tokens_per_micro_batch:
+        yield Problem(
+            ("learner.tokens_per_micro_batch", "sampling.max_tokens"),
+            f"tokens_per_micro_batch={recipe.learner.tokens_per_micro_batch} cannot hold one completion of "
+            f"sampling.max_tokens={longest} with its prompt. Set it to at least twice as many.",
+        )
+
+
+def _gated(recipe: Recipe) -> Iterator[Problem]:
+    for name, part in recipe.objective.items():
+        if part.count != "gated":
+            continue
+        if not part.gates:
+            yield Problem(
+                (f"objective.{name}.count", f"objective.{name}.gates"),
+                "count: gated counts the tokens that gates let through, and there are no gates. "
+                "Add gates, or set count: rows.",
+            )
+        for index, gate in enumerate(part.gates):
+            if getattr(gate, "scope", "step") != "step":
+                yield Problem(
+                    (f"objective.{name}.count", f"objective.{name}.gates.{index}"),
+                    f"count: gated needs gates with scope: step, and gate {index} ({type(gate).__name__}) "
+                    f"has scope: {gate.scope}: a denominator must be known before the first backward pass. "
+                    "Set scope: step on the gate, or count: rows.",
+                )
+
+
+# `reward/<name>` is the metric of a part; these are the metrics of the whole.
+RESERVED_REWARDS = ("mean", "accuracy", "failed", "max", "min")
+
+
+def _reward_names(recipe: Recipe) -> Iterator[Problem]:
+    for name in set(recipe.reward) & set(RESERVED_REWARDS):
+        yield Problem(
+            (f"reward.{name}",),
+            f"a reward cannot be called {name!r}: the metric reward/{name} is that of all rewards together. "
+            "Choose another name.",
+        )
+
+
+def _chat(recipe: Recipe) -> Iterator[Problem]:
+    if "{problem}" not in recipe.chat.user:
+        yield Problem(
+            ("chat.user",),
+            f"the user message {recipe.chat.user!r} does not contain {{problem}}, so no problem is shown. "
+            "Put {problem} where its text belongs.",
+        )

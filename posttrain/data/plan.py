@@ -1,0 +1,35 @@
+"""Which rank trains which rows, in which micro-batch: a pure function of lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def plan_micro_batches(lengths: Sequence[int], world: int, budget: int) -> list[list[list[int]]]:
+    """[rank][micro-batch] -> row numbers. Every rank gets equally many micro-batches, none above `budget` tokens.
+
+    The cost of a micro-batch is (rows) x (its longest row), padding included, so rows are cut in order of length.
+    All ranks compute the same plan without talking. Raises ValueError when a row alone exceeds the budget.
+    """
+    if lengths and max(lengths) > budget:
+        raise ValueError(
+            f"a row has {max(lengths)} tokens, more than learner.tokens_per_micro_batch={budget}: "
+            "raise it, or lower sampling.max_tokens"
+        )
+    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    # Rows are dealt to the ranks in turn, so that every rank has the same mix of lengths and the same amount of work.
+    hands = [order[rank::world] for rank in range(world)]
+    plan = [_cut(hand, lengths, budget) for hand in hands]
+    count = max(1, *(len(cuts) for cuts in plan))
+    # A rank with fewer micro-batches trains on a dummy row of weight 0: ZeRO-3 needs equally many forwards everywhere.
+    return [cuts + [[] for _ in range(count - len(cuts))] for cuts in plan]
+
+
+def _cut(rows: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
+    cuts: list[list[int]] = []
+    for row in rows:  # longest first, so the first row of a micro-batch sets its width
+        if cuts and (len(cuts[-1]) + 1) * lengths[cuts[-1][0]] <= budget:
+            cuts[-1].append(row)
+        else:
+            cuts.append([row])
+    return cuts

@@ -1,0 +1,28 @@
+"""Reductions as weight vectors: loss = sum(c * per_token), with the global denominator already inside c."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+from posttrain.lazy import torch
+from posttrain.stats.columns import Actions
+
+if TYPE_CHECKING:
+    from posttrain.losses.api import Comm
+
+Reduction = Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum"]
+
+
+def reduction(kind: str, actions: Actions, on: torch.Tensor, comm: Comm, length: float = 1.0) -> torch.Tensor:
+    """[A] coefficients c; `on` [A] is 1 where a token counts in the denominator, over all ranks' rows."""
+    per_seq = on.new_zeros(actions.num_seqs).index_add(0, actions.seq, on)
+    tokens = comm.sum(on).clamp(min=1)
+    seqs = comm.sum((per_seq > 0).to(on.dtype)).clamp(min=1)
+    match kind:
+        case "token_mean":  # DAPO (2503.14476)
+            return on / tokens
+        case "seq_mean_token_mean":  # GRPO (2402.03300)
+            return on / (seqs * per_seq[actions.seq].clamp(min=1))
+        case "seq_mean_token_sum":  # Dr. GRPO (2503.20783): a constant instead of the length
+            return on / (seqs * length)
+    raise ValueError(f"reduce={kind!r} is not one of {', '.join(get_args(Reduction))}")

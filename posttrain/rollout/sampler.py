@@ -1,0 +1,153 @@
+"""Prompts in, scored groups out: render, generate, score while others still generate, share with every rank."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from posttrain.data.chat import encode
+from posttrain.data.types import Group, Origin, Prompt, Rollout, Score
+from posttrain.rollout.engine import Completion, Engine, Interrupted, Request, Sampling
+
+
+class Comm(Protocol):
+    rank: int
+    world: int
+
+    def gather_objects(self, value: Any) -> list[Any]: ...
+
+
+class Scoring(Protocol):
+    """What the sampler asks of a scorer: completions may be handed in before the batch is complete."""
+
+    def submit(self, key: Any, completion: str, prompt: Prompt) -> None: ...
+    def ready(self) -> list[tuple[Any, Score]]: ...
+
+
+def sample_seed(run_seed: int, tag: str, prompt_id: str, index: int) -> int:
+    """The sampler's seed for one completion: a hash, so that any completion can be regenerated alone."""
+    digest = hashlib.blake2b(f"{run_seed}/{tag}/{prompt_id}/{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1  # 63 bits: torch takes a signed 64-bit seed
+
+
+@dataclass
+class Sampler:
+    """The door to engine and verifiers. Every rank calls it with the same prompts and gets the same groups.
+
+    Ranks without an engine do no work of their own; `engine_ranks` says who has one.
+    """
+
+    tokenizer: Any
+    comm: Comm
+    engine: Engine | None
+    scorer: Scoring | None
+    engine_ranks: Sequence[int]
+    context: int
+    seed: int
+    seconds: dict[str, float] = field(default_factory=dict)  # of the last call: rollout, reward
+    _encoded: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        samples: int,
+        sampling: Sampling,
+        tag: str,
+        origin: Origin = Origin.POLICY,
+        judged: bool = True,
+    ) -> list[Group]:
+        """`samples` rollouts of every prompt. `tag` names the step or evaluation and enters the seeds."""
+        mine: list[Rollout] | None = []
+        times = {"rollout": 0.0, "reward": 0.0}
+        if self.engine is not None:
+            place = list(self.engine_ranks).index(self.comm.rank)
+            share = list(range(len(prompts)))[place :: len(self.engine_ranks)]
+            try:
+                mine, times = self._work([prompts[i] for i in share], samples, sampling, tag, origin, judged)
+            except Interrupted:
+                mine = None
+        everyone = self.comm.gather_objects((mine, times))
+        if any(rows is None for rows, _ in everyone):
+            raise Interrupted
+        self.seconds = {k: max(t[k] for _, t in everyone) for k in times}
+        return self._groups(prompts, samples, [everyone[rank][0] for rank in self.engine_ranks])
+
+    def regenerate(self, prompt: Prompt, sampling: Sampling, tag: str, index: int) -> Completion:
+        """One completion alone, token for token what `sample` gave under the same weights."""
+        if self.engine is None:
+            raise ValueError("this rank has no engine")
+        return self.engine.generate([self._request(0, prompt, sampling, tag, index)], sampling)[0]
+
+    def _groups(self, prompts: Sequence[Prompt], samples: int, by_engine: Sequence[list[Rollout]]) -> list[Group]:
+        engines = len(by_engine)
+        out = []
+        for i, prompt in enumerate(prompts):
+            first = (i // engines) * samples
+            out.append(Group(prompt=prompt, rollouts=tuple(by_engine[i % engines][first : first + samples])))
+        return out
+
+    def _work(
+        self, prompts: Sequence[Prompt], samples: int, sampling: Sampling, tag: str, origin: Origin, judged: bool
+    ) -> tuple[list[Rollout], dict[str, float]]:
+        assert self.engine is not None
+        scorer = self.scorer if judged else None
+        asked = [(prompt, index) for prompt in prompts for index in range(samples)]
+        requests = [self._request(key, prompt, sampling, tag, index) for key, (prompt, index) in enumerate(asked)]
+        scores: dict[int, Score] = {}
+        texts: dict[int, str] = {}
+
+        def done(completion: Completion) -> None:
+            text = self.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+            texts[completion.key] = text
+            if scorer is not None:
+                scorer.submit(completion.key, text, asked[completion.key][0])
+
+        start = time.perf_counter()
+        completions = self.engine.generate(requests, sampling, done)
+        generated = time.perf_counter()
+        while scorer is not None and len(scores) < len(requests):
+            scores.update(scorer.ready())
+            time.sleep(0.002)  # every sample has its time limit, so this ends
+        rollouts = [
+            Rollout(
+                prompt_ids=np.asarray(request.prompt_ids, dtype=np.int64),
+                response_ids=completion.token_ids,
+                sampler_logp=completion.logp,
+                text=texts[completion.key],
+                origin=origin,
+                version=completion.version,
+                temperature=sampling.temperature,
+                seed=request.seed,
+                finish=completion.finish,
+                score=scores.get(completion.key),
+            )
+            for request, completion in zip(requests, completions, strict=True)
+        ]
+        return rollouts, {"rollout": generated - start, "reward": time.perf_counter() - generated}
+
+    def _request(self, key: int, prompt: Prompt, sampling: Sampling, tag: str, index: int) -> Request:
+        name = (prompt.id, prompt.hint)
+        if name not in self._encoded:
+            self._encoded[name] = encode(self.tokenizer, prompt, self.context - sampling.max_tokens)
+        return Request(key=key, prompt_ids=self._encoded[name], seed=sample_seed(self.seed, tag, prompt.id, index))
+
+
+@dataclass(frozen=True)
+class BoundSample:
+    """The sampler as strategies see it: the step's tag, number of samples and temperature are already in it."""
+
+    sampler: Sampler
+    samples: int
+    sampling: Sampling
+    step: int
+
+    def __call__(
+        self, prompts: Sequence[Prompt], *, origin: Origin = Origin.POLICY, temperature: float | None = None
+    ) -> list[Group]:
+        sampling = self.sampling if temperature is None else replace(self.sampling, temperature=temperature)
+        return self.sampler.sample(prompts, self.samples, sampling, f"step/{self.step}", origin)

@@ -1,0 +1,182 @@
+"""A run: the objects that `assemble` made, and the phases of a step in terms of them. Every rank executes every line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from posttrain.collect.api import Advantage, Curriculum, Select, Strategy
+from posttrain.comm import Distributed, SingleProcess
+from posttrain.config.load import Loaded
+from posttrain.data.types import Group, Prompt, Rollout
+from posttrain.evaluation import runner
+from posttrain.learner.checkpoint import Checkpoints
+from posttrain.learner.deepspeed import DeepSpeedLearner, save_pretrained
+from posttrain.learner.publish import Probe, Publisher, gathered_weights
+from posttrain.losses.api import Objective
+from posttrain.rollout.engine import Interrupted, Sampling
+from posttrain.rollout.sampler import BoundSample, Sampler
+from posttrain.telemetry.console import Console
+from posttrain.telemetry.guards import Guards, raise_if_stopping
+from posttrain.telemetry.metrics import StepMetrics
+from posttrain.telemetry.report import write_report
+from posttrain.telemetry.sinks import RunFolder
+
+
+@dataclass(kw_only=True)
+class Run:
+    """Everything a run is made of. `folder` exists on rank 0 alone; the others write nothing."""
+
+    loaded: Loaded
+    comm: Distributed | SingleProcess
+    console: Console
+    stop: Callable[[], bool]
+    folder: RunFolder | None
+    model: Path  # what the first weights came from: configuration and tokenizer
+    curriculum: Curriculum
+    strategy: Strategy
+    advantage: Advantage
+    selects: Sequence[Select]
+    objective: Objective
+    sampler: Sampler
+    sampling: Sampling
+    probe_prompts: Sequence[Prompt]
+    learner: DeepSpeedLearner
+    rate: Callable[[int, int], float]  # (step, steps) -> share of the learning rate
+    publisher: Publisher
+    probe: Probe
+    heldout: runner.HeldOut
+    checkpoints: Checkpoints
+    guards: Guards
+    resources: list[Any] = field(default_factory=list)  # closed at the end, last first
+    began: float = field(default_factory=time.monotonic)
+    resuming: bool = False
+
+    @property
+    def recipe(self) -> Any:
+        return self.loaded.recipe
+
+    # ---- phases of a step ----
+    def collect(self, step: int, metrics: StepMetrics) -> list[Group]:
+        """Prompts -> scored groups. When interrupted, the prompts go back: they have not been trained on."""
+        before = self.curriculum.state_dict()
+        self.console.working(f"step {step + 1}: rollouts")
+        try:
+            prompts = self.curriculum.next(self.recipe.batch.prompts)
+            sample = BoundSample(self.sampler, self.recipe.batch.samples, self.sampling, step)
+            groups = self.strategy.collect(prompts, sample, step)
+        except Interrupted:
+            self.curriculum.load_state_dict(before)
+            raise
+        for name, seconds in self.sampler.seconds.items():
+            metrics.add_seconds(name, seconds)
+        metrics.groups(groups)
+        return groups
+
+    def credit(self, groups: Sequence[Group], step: int) -> list[Group]:
+        """Scored groups -> groups with advantages, those that are worth training on."""
+        with_advantage = self.advantage(groups)
+        self.curriculum.observe(with_advantage)
+        for select in self.selects:
+            with_advantage = select(with_advantage, step)
+        return with_advantage
+
+    def learn(self, groups: Sequence[Group], step: int, metrics: StepMetrics) -> None:
+        """Rows -> new weights. Without a single row the weights stay, and the step says so."""
+        rows: list[Rollout] = [r for g in groups for r in g.rollouts]
+        metrics.set("learn/rows", len(rows))
+        self.console.working(f"step {step + 1}: learning from {len(rows)} rows")
+        if not rows:
+            return
+        with metrics.time("learn"):
+            lr = self.recipe.learner.lr * self.rate(step, self.recipe.steps)
+            metrics.merge(self.learner.update(rows, self.objective, step, self.recipe.batch.updates, lr))
+
+    def publish(self, version: int, metrics: StepMetrics | None = None) -> float:
+        """New weights -> every engine, and the proof that they arrived. Returns the largest difference in nats."""
+        metrics = metrics or StepMetrics(version)
+        with metrics.time("sync"):
+            self.publisher.publish(version)
+            settings = self.recipe.engine.probe
+            sampling = Sampling(temperature=self.sampling.temperature, max_tokens=settings.tokens)
+            groups = self.sampler.sample(self.probe_prompts, 1, sampling, f"probe/{version}", judged=False)
+            worst = self.probe.compare(self.learner, [r for g in groups for r in g.rollouts], version)
+        metrics.add_max("sync/max_difference", worst)
+        return worst
+
+    def evaluate(self, name: str, metrics: StepMetrics | None = None) -> runner.Evaluation:
+        """Held-out accuracy under the weights that the engine has now."""
+        started = time.perf_counter()
+        result = self.heldout(self.sampler)
+        if metrics is not None:
+            metrics.set("eval/accuracy", result.accuracy)
+            metrics.add_seconds("evaluate", time.perf_counter() - started)
+        if self.folder is not None:
+            runner.write(self.folder.eval_path(name), result.rows)
+        return result
+
+    # ---- what a step leaves behind ----
+    def record(self, step: int, metrics: StepMetrics, groups: Sequence[Group], trained: Sequence[Group]) -> None:
+        """Numbers, rollouts, alarms. The evidence is on disk before an alarm can stop the run."""
+        values = metrics.result()
+        alarms = self.guards.check(step, values, metrics.notes)
+        if self.folder is not None:
+            self.folder.append_metrics(step, values, [a.message for a in alarms if a.new])
+            self.folder.write_rollouts(step, _with_advantages(groups, trained))
+        self.console.step(step, values, alarms)
+        raise_if_stopping(alarms)
+
+    def save_model(self) -> Path:
+        """The trained model in Hugging Face format."""
+        weights = gathered_weights(self.learner, keep=self.comm.rank == 0)
+        out = Path(self.recipe.output) / "model"
+        if self.comm.rank == 0:
+            save_pretrained(self.learner, weights, self.model, out)
+        return out
+
+    def asked_to_stop(self) -> bool:
+        """The same answer on every rank."""
+        return any(self.comm.gather_objects(self.stop()))
+
+    def interrupted(self, step: int) -> None:
+        """Saves what is finished and says how to go on."""
+        saved = self.checkpoints.save(step) if step > 0 else None
+        resume = f"posttrain train {self.loaded.path} {' '.join(self.loaded.overrides)}".rstrip() + " --resume"
+        self.console.interrupted(step=step, checkpoint=saved, resume=resume)
+
+    def finish(self, step: int) -> None:
+        """The model, the summary, the report, and the closing table."""
+        self.save_model()
+        if self.folder is None:
+            return
+        before, after = (runner.read(self.folder.eval_path(name)) for name in ("before", "after"))
+        self.folder.write_summary(self._summary(step, before, after))
+        report = write_report(self.folder.path)
+        self.console.finish(before=before, after=after, folder=self.folder.path, report=report)
+
+    def _summary(self, step: int, before: Sequence[runner.Row], after: Sequence[runner.Row]) -> dict[str, Any]:
+        return {
+            "name": self.recipe.name,
+            "seed": self.recipe.seed,
+            "steps": step,
+            "seconds": round(time.monotonic() - self.began, 1),
+            "accuracy_before": runner.mean_accuracy(before),
+            "accuracy_after": runner.mean_accuracy(after),
+            "problems": len({row["problem_id"] for row in after or before}),
+            "samples": self.recipe.eval.samples,
+            "ranks": self.comm.world,
+            "zero_stage": self.learner.zero_stage,
+        }
+
+    def close(self) -> None:
+        while self.resources:
+            self.resources.pop().close()
+
+
+def _with_advantages(groups: Sequence[Group], trained: Sequence[Group]) -> list[Group]:
+    """Every rollout that was sampled, with the advantage of those that were trained on."""
+    known = {(g.prompt.id, r.seed): r for g in trained for r in g.rollouts}
+    return [replace(g, rollouts=tuple(known.get((g.prompt.id, r.seed), r) for r in g.rollouts)) for g in groups]

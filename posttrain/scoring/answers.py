@@ -1,0 +1,125 @@
+"""Short answers read without computer algebra: exact numbers, words, and what is too large to try."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+_WRAPPER = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it)|mbox|operatorname)\s*\{([^{}]*)\}")
+_SPACING = re.compile(r"(?<!\\)\\[,;: ]|~|\\q?quad\b")
+_NOTHING = re.compile(r"(?<!\\)\\!|\\(?:left|right|displaystyle)(?![a-zA-Z])")
+_BLANK = re.compile(r"(?<![0-9])\s+|\s+(?![0-9])")  # but `3 1/2` is not `31/2`
+_DELIMITERS = re.compile(r"^(?:\$\$?|\\\(|\\\[)|(?:\$\$?|\\\)|\\\])$")
+
+
+def plain(text: str) -> str:
+    """The answer without dollar signs around it, spacing commands and a final full stop; blanks are kept."""
+    text = _NOTHING.sub("", _SPACING.sub(" ", text))
+    text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("{,}", ",").strip()
+    text = _DELIMITERS.sub("", text).strip()
+    return text if text.endswith("..") else text.rstrip(".,; ")
+
+
+def tight(text: str) -> str:
+    """`plain` without blanks that mean nothing: two answers with the same tight form are the same answer."""
+    return _BLANK.sub("", plain(text))
+
+
+_INTEGER = r"(?:\d+|\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+)"
+_NUMBER = re.compile(
+    rf"(?P<sign>[-+−]?)\s*(?:\\?\$\s*)?(?:"
+    rf"(?P<whole>{_INTEGER})(?P<point>\.\d*)?|(?P<bare>\.\d+)"
+    r"|(?P<units>\d+)?\s*\\frac\s*(?:\{\s*(?P<top>[-−]?\d+)\s*\}\s*\{\s*(?P<bottom>\d+)\s*\}|(?P<top1>\d)\s*(?P<bottom1>\d))"
+    r"|(?:(?P<units2>\d+)\s+)?(?P<top2>\d+)\s*/\s*(?P<bottom2>\d+)"
+    r")(?:\s*(?:\\times|\\cdot|\*|×)\s*10\s*(?:\^|\*\*)\s*\{?\s*(?P<ten>[-+−]?\d{1,4})\s*\}?|[eE](?P<e>[-+]?\d{1,4}))?",
+    re.ASCII,
+)
+
+
+def number(text: str) -> tuple[Fraction, bool] | None:
+    """An exact value and whether it was written exactly (a decimal may be rounded); None for anything else.
+
+    Integers with or without thousands separators, decimals, fractions, mixed numbers, powers of ten, dollars.
+    """
+    found = _NUMBER.fullmatch(text) if len(text) < 4000 else None  # Python reads no integer above 4300 digits
+    if found is None:
+        return None
+    part = found.groupdict()
+    exact = not (part["point"] or part["bare"])
+    if part["whole"] is not None or part["bare"] is not None:
+        whole = (part["whole"] or "0").replace(",", "").replace(" ", "")
+        value = Fraction(whole + (part["point"] or part["bare"] or ""))
+    else:
+        top = (part["top"] or part["top1"] or part["top2"]).replace("−", "-")
+        bottom = part["bottom"] or part["bottom1"] or part["bottom2"]
+        units = part["units"] or part["units2"] or "0"
+        if int(bottom) == 0 or (int(units) and int(top) < 0):
+            return None
+        value = int(units) + Fraction(int(top), int(bottom))
+    power = int((part["ten"] or part["e"] or "0").replace("−", "-"))
+    return (-value if part["sign"] in ("-", "−") else value) * Fraction(10) ** power, exact
+
+
+def close(a: Fraction, b: Fraction) -> bool:
+    """Equal to six decimals and to four significant digits: 0.333333 is 1/3, and 1e-7 is not 2e-7."""
+    apart = abs(a - b)
+    return apart <= Fraction(1, 2 * 10**6) and apart <= Fraction(1, 10**4) * max(abs(a), abs(b))
+
+
+_WORDS = re.compile(r"[A-Za-z][A-Za-z\s.,;'’&/()-]*")
+_CHOICE = re.compile(r"\(?\s*([A-Z])\s*\)?")
+_LETTERS = re.compile(r"[A-Za-z]{3,}")
+_NAMES = {"infinity", "inf", "sqrt", "sin", "cos", "tan", "log", "exp", "abs", "max", "min", "percent"}
+
+
+def unwrapped(text: str) -> str:
+    """`plain` without \\text{} and the like around words."""
+    text = plain(text)
+    for _ in range(3):  # wrappers within wrappers
+        text = _WRAPPER.sub(r"\1", text)
+    return plain(text)
+
+
+def words(text: str) -> str | None:
+    """A text answer (Evelyn, `\\text{no solution}`, (B)) in a form to compare; None for mathematics.
+
+    math-verify reads words as products of letters, in which every anagram is equal.
+    """
+    bare = unwrapped(text)
+    if choice := _CHOICE.fullmatch(bare):
+        return choice.group(1).lower()
+    if not _WORDS.fullmatch(bare):
+        return None
+    runs = _LETTERS.findall(bare)
+    if not runs or any(run.lower() in _NAMES for run in runs):
+        return None
+    return "".join(re.findall(r"[a-z,]+", bare.lower())).strip(",")
+
+
+_EXPONENT = re.compile(r"(?:\^|\*\*)\s*\{?\s*[-+]?\s*\(?(\d[\d,]*)")
+_TOWER = re.compile(r"(?:\^|\*\*)\s*(?:\{?\(?[^{}a-zA-Z]*)(?:\^|\*\*)")
+_BIG_FACTORIAL = re.compile(r"\d{4,}\}?\s*!|[)}\]!]\s*!|\\(?:[td]?binom|choose)[^a-z]*\d{5,}|\d{5,}[^a-z]*\\choose")
+
+
+def oversized(text: str, max_depth: int = 16) -> str | None:
+    """Why evaluating this would take for ever (towers of powers, huge factorials, deep nesting), or None."""
+    if depth(text) > max_depth:
+        return f"nested more than {max_depth} deep"
+    if any(len(m.replace(",", "")) >= 5 for m in _EXPONENT.findall(text)):
+        return "an exponent of five digits or more"
+    if _TOWER.search(text):
+        return "a tower of powers"
+    if _BIG_FACTORIAL.search(text):
+        return "a huge factorial"
+    return None
+
+
+def depth(text: str) -> int:
+    level = deepest = 0
+    for character in text:
+        if character in "([{":
+            level += 1
+            deepest = max(deepest, level)
+        elif character in ")]}":
+            level -= 1
+    return deepest

@@ -1,0 +1,232 @@
+"""The numbers of one step. A metric knows how to reduce, because the mean of means is not the mean."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+
+from posttrain.data.types import Group, Rollout
+
+# names under reward/ that are taken: a part of the reward cannot have them
+RESERVED_PARTS = frozenset({"mean", "accuracy", "failed", "max", "min"})
+
+
+class Metric(Protocol):
+    """What can be merged with its like from another micro-batch or rank, and read at the end of the step."""
+
+    def merge(self, other: Self) -> Self: ...
+
+    def value(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    sum: float = 0.0
+    count: float = 0.0
+
+    def merge(self, other: Mean) -> Mean:
+        return Mean(self.sum + other.sum, self.count + other.count)
+
+    def value(self) -> float:
+        return self.sum / self.count if self.count else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Max:
+    max: float = -math.inf
+
+    def merge(self, other: Max) -> Max:
+        # max(nan, 1.0) depends on the order in Python; a NaN must survive every order
+        if math.isnan(self.max) or math.isnan(other.max):
+            return Max(math.nan)
+        return Max(max(self.max, other.max))
+
+    def value(self) -> float:
+        return self.max
+
+
+@dataclass(frozen=True, slots=True)
+class Min:
+    min: float = math.inf
+
+    def merge(self, other: Min) -> Min:
+        if math.isnan(self.min) or math.isnan(other.min):
+            return Min(math.nan)
+        return Min(min(self.min, other.min))
+
+    def value(self) -> float:
+        return self.min
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    sum: float = 0.0
+
+    def merge(self, other: Sum) -> Sum:
+        return Sum(self.sum + other.sum)
+
+    def value(self) -> float:
+        return self.sum
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """Wall time of a phase: added up within a rank, and the slowest rank counts."""
+
+    seconds: float = 0.0
+
+    def merge(self, other: Seconds) -> Seconds:
+        return Seconds(max(self.seconds, other.seconds))
+
+    def value(self) -> float:
+        return self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A number that is already the same everywhere; the newest one counts."""
+
+    last: float
+
+    def merge(self, other: Value) -> Value:
+        return other
+
+    def value(self) -> float:
+        return self.last
+
+
+class StepMetrics:
+    """Collects the metrics of one step on one rank.
+
+    Ranks are joined by gathering the recorders (they pickle) and calling `merge`. `notes` carries the words
+    that an alarm quotes, such as the first sample that could not be judged.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.metrics: dict[str, Metric] = {}
+        self.notes: dict[str, str] = {}
+
+    @contextmanager
+    def time(self, name: str) -> Iterator[None]:
+        """Adds the seconds of the block to `time/<name>`, also when the block raises."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add_seconds(name, time.perf_counter() - start)
+
+    def add_seconds(self, name: str, seconds: float) -> None:
+        key = f"time/{name}"
+        known = self.metrics.get(key, Seconds())
+        assert isinstance(known, Seconds), f"{key} is a {type(known).__name__}"
+        self.metrics[key] = Seconds(known.seconds + seconds)
+
+    def add_mean(self, key: str, total: float, count: float) -> None:
+        """One more share of a weighted mean: `total` is a sum over `count` things."""
+        self._add(key, Mean(float(total), float(count)))
+
+    def add_max(self, key: str, value: float) -> None:
+        self._add(key, Max(float(value)))
+
+    def add_min(self, key: str, value: float) -> None:
+        self._add(key, Min(float(value)))
+
+    def add_sum(self, key: str, value: float) -> None:
+        self._add(key, Sum(float(value)))
+
+    def set(self, key: str, value: float) -> None:
+        self.metrics[key] = Value(float(value))
+
+    def merge(self, other: StepMetrics | Mapping[str, float]) -> None:
+        """Joins another rank's recorder, or takes finished numbers (the learner's, say) as they are."""
+        if isinstance(other, StepMetrics):
+            for key, metric in other.metrics.items():
+                self._add(key, metric)
+            self.notes = {**other.notes, **self.notes}  # the first rank's words stay
+        else:
+            for key, value in other.items():
+                self.set(key, value)
+
+    def groups(self, groups: Sequence[Group]) -> None:
+        """Rewards, group mix and lengths of this rank's groups."""
+        for group in groups:
+            self._rewards(group)
+            self._mix(group)
+            self._lengths(group)
+
+    def result(self) -> dict[str, float]:
+        """Flat and sorted. A mean over nothing is left out: it has no value."""
+        rates = self._rates()
+        values = {key: metric.value() for key, metric in self.metrics.items() if not _is_empty(metric)}
+        return dict(sorted({**rates, **values}.items()))
+
+    def _add(self, key: str, metric: Metric) -> None:
+        known = self.metrics.get(key)
+        assert known is None or type(known) is type(metric), f"{key} is a {type(known).__name__}"
+        self.metrics[key] = metric if known is None else known.merge(metric)
+
+    def _rewards(self, group: Group) -> None:
+        rewards = group.rewards()
+        judged = ~np.isnan(rewards)
+        count = int(judged.sum())
+        self.add_mean("reward/mean", float(rewards[judged].sum()), count)
+        self.add_mean("reward/accuracy", float(group.correct()[judged].sum()), count)
+        if count:
+            self.add_max("reward/max", float(rewards[judged].max()))
+            self.add_min("reward/min", float(rewards[judged].min()))
+        for index, rollout in enumerate(group.rollouts):
+            score = rollout.score
+            # what a reward leaves out on purpose is not judged, but it has not failed either
+            failed = not judged[index] and (score is None or score.status != "skipped")
+            self.add_mean("reward/failed", float(failed), 1)
+            if failed:
+                self.notes.setdefault("failed", _failure(group, index, rollout))
+            elif judged[index] and score is not None:
+                self._parts(score.parts)
+
+    def _parts(self, parts: Mapping[str, float]) -> None:
+        for part, value in parts.items():
+            assert part not in RESERVED_PARTS, f"a reward part cannot be called {part!r}"
+            self.add_mean(f"reward/{part}", value, 1)
+
+    def _mix(self, group: Group) -> None:
+        """Only judged samples count; a group without any is in no class."""
+        correct = group.correct()[~np.isnan(group.rewards())]
+        if len(correct):
+            self.add_mean("groups/all_right", float(correct.all()), 1)
+            self.add_mean("groups/all_wrong", float(not correct.any()), 1)
+            self.add_mean("groups/mixed", float(correct.any() and not correct.all()), 1)
+        if len(group.rollouts) > 1:
+            different = {rollout.response_ids.tobytes() for rollout in group.rollouts}
+            self.add_mean("groups/duplicates", len(group.rollouts) - len(different), len(group.rollouts) - 1)
+
+    def _lengths(self, group: Group) -> None:
+        for rollout in group.rollouts:
+            tokens = len(rollout.response_ids)
+            self.add_mean("rollout/length", tokens, 1)
+            self.add_sum("rollout/tokens", tokens)
+            self.add_mean("rollout/truncated", float(rollout.finish == "length"), 1)
+
+    def _rates(self) -> dict[str, float]:
+        tokens, seconds = self.metrics.get("rollout/tokens"), self.metrics.get("time/rollout")
+        if tokens is None or seconds is None or seconds.value() <= 0:
+            return {}
+        return {"rollout/tokens_per_second": tokens.value() / seconds.value()}
+
+
+def _is_empty(metric: Metric) -> bool:
+    return isinstance(metric, Mean) and metric.count == 0
+
+
+def _failure(group: Group, index: int, rollout: Rollout) -> str:
+    score = rollout.score
+    status = "not scored" if score is None else score.status
+    detail = f" ({score.detail})" if score is not None and score.detail else ""
+    return f"problem {group.prompt.id!r}, sample {index}: {status}{detail}"

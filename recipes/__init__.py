@@ -1,0 +1,1 @@
+"""Recipes: YAML files, `posttrain train NAME` finds them here."""

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from posttrain.config.registries import ALL
+from posttrain.config.schema import recipe_schema
+
+
+def references(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        own = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()
+        return own.union(*(references(v) for v in value.values()))
+    return set().union(*(references(v) for v in value)) if isinstance(value, list) else set()
+
+
+def test_every_reference_leads_somewhere() -> None:
+    schema = recipe_schema()
+    json.dumps(schema)
+    assert references(schema) <= {f"#/$defs/{name}" for name in schema["$defs"]}
+    assert "x-component" not in json.dumps(schema)
+
+
+def test_every_component_is_an_alternative() -> None:
+    definitions = recipe_schema()["$defs"]
+    for registry in ALL:
+        kind = registry.kind.replace(" ", "_")
+        for name in registry.names():
+            assert definitions[f"{kind}.{name}"]["properties"]["use"] == {"const": name}
+            reference = {"$ref": f"#/$defs/{kind}.{name}"}
+            assert reference in definitions[f"component.{kind}"]["oneOf"]
+
+
+def test_settings_and_descriptions_are_in_it() -> None:
+    schema = recipe_schema()
+    tiny = schema["$defs"]["model.tiny"]["properties"]
+    assert tiny["hidden"]["minimum"] == 1
+    assert set(schema["$defs"]["curriculum.shuffled"]["properties"]) == {"use"}  # no state
+    assert schema["properties"]["steps"]["description"] == "Steps of RL."
+    assert "weight" in schema["$defs"]["reward.math"]["properties"]
+    assert "required" not in schema  # a file may leave to its parent whatever it likes

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import json
+import math as standard_math
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from posttrain.config.registries import REWARDS
+from posttrain.data.types import Prompt, Score
+from posttrain.scoring.answers import number, oversized, words
+from posttrain.scoring.boxed import boxed
+
+DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+MATH = REWARDS.build("math", "reward")
+
+
+def score(completion: str, gold: str) -> Score:
+    return MATH(completion, Prompt(id="p", source="test", messages=(), answer=gold))
+
+
+# one reference a line, with boxed answers that are right and that are wrong
+CASES = [json.loads(line) for line in Path(__file__).with_name("math_cases.jsonl").read_text("utf-8").splitlines()]
+RIGHT = [(case["reference"], answer) for case in CASES for answer in case["right"]]
+WRONG = [(case["reference"], answer) for case in CASES for answer in case["wrong"]]
+
+
+@pytest.mark.parametrize(("gold", "answer"), RIGHT)
+def test_right(gold, answer):
+    result = score(f"We think. So it is $\\boxed{{{answer}}}$.", gold)
+    assert (result.value, result.correct, result.status) == (1.0, True, "ok")
+    assert result.parts == {"format": 1.0}
+
+
+@pytest.mark.parametrize(("gold", "answer"), WRONG)
+def test_wrong(gold, answer):
+    result = score(f"So it is \\boxed{{{answer}}}", gold)
+    assert (result.value, result.correct, result.status) == (0.0, False, "ok")
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "",
+        "72",
+        "the answer is 72",
+        "\\boxed",
+        "\\boxed{72",
+        "boxed{72}",
+        "\\boxed{\\frac{1}{2}",
+        "}}\\box{72}",
+    ],
+)
+def test_no_box(completion):
+    result = score(completion, "72")
+    assert (result.value, result.parts, result.detail) == (0.0, {"format": 0.0}, "no \\boxed{}")
+
+
+def test_the_last_box_counts_and_the_others_are_recorded():
+    assert score("\\boxed{1} and \\boxed{2}", "2").value == 1.0
+    result = score("\\boxed{2} but \\boxed{3}, no: \\boxed{1}", "2")
+    assert result.value == 0.0
+    assert "several boxed answers" in result.detail
+    assert "2, 3" in result.detail
+    assert score("\\boxed{2}, so \\boxed{ 2 }", "2").detail == ""
+    assert score("\\boxed{2} \\boxed{3", "2").value == 1.0  # an unfinished box is no answer
+
+
+@pytest.mark.parametrize(
+    ("text", "contents"),
+    [
+        ("\\boxed{a}", ["a"]),
+        ("\\boxed {a}", ["a"]),
+        ("\\\\boxed{a}", ["a"]),
+        ("\\fbox{a}", ["a"]),
+        ("\\boxed{\\frac{1}{2}} \\boxed{b}", ["\\frac{1}{2}", "b"]),
+        ("\\boxed{x=\\boxed{5}}", ["x=\\boxed{5}", "5"]),
+        ("\\boxed{\\{1,2\\}}", ["\\{1,2\\}"]),
+        ("\\boxed{\\left\\{ x \\right.}", ["\\left\\{ x \\right."]),
+        ("} { \\boxed{a} }", ["a"]),
+        ("\\boxed{1\\\\2}", ["1\\\\2"]),
+        ("\\boxed{}", [""]),
+        ("\\boxed{ \\boxed{a}", ["a"]),
+        ("nothing", []),
+    ],
+)
+def test_boxes(text, contents):
+    assert boxed(text) == contents
+
+
+DEEP = 100_000
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "\\boxed{" * DEEP,
+        "\\boxed{" * DEEP + "}" * DEEP,
+        "\\boxed{" + "{" * DEEP + "1" + "}" * DEEP + "}",
+        "\\boxed{" + "{" * DEEP,
+        "}" * DEEP + "\\boxed{" + "}" * DEEP,
+        "\\boxed{1}" * DEEP,
+        "\\boxed{" + "(" * 900 + "1" + ")" * 900 + "}",
+        "\\boxed{" + "{" * 900 + "1" + "}" * 900 + "}",
+        "\\boxed{" + "\\sqrt{" * 300 + "2" + "}" * 300 + "}",
+        "\\boxed{" + "\\frac{" * 300 + "}",
+        "\\boxed{" + "1+" * 3000 + "1}",
+        "\\boxed{\x00}",
+        "\\boxed{7\x002}",
+        "\\boxed{72\ud800}",
+        "\ud800\\boxed{\udfff}",
+        "\\boxed{9**9**9**9}",
+        "\\boxed{9^{9^{9^{9}}}}",
+        "\\boxed{9^9^9^9}",
+        "\\boxed{10^{10^{10}}}",
+        "\\boxed{9^{99999999}}",
+        "\\boxed{(10^9)!}",
+        "\\boxed{99999!!}",
+        "\\boxed{\\binom{1000000000}{100000000}}",
+        "\\boxed{(x+1)^{100000}}",
+        "\\boxed{1/0}",
+        "\\boxed{0/0}",
+        "\\boxed{" + "9" * 5000 + "}",
+        "\\boxed{1e999999999}",
+        '\\boxed{__import__("os").system("exit 1")}',
+        '\\boxed{exec(open("/etc/passwd").read())}',
+        "\\boxed{\\input{/etc/passwd}}",
+        "\\boxed{$}",
+        "\\boxed{\\}",
+        "\\boxed{\\\\}",
+        "\\boxed{$72}$ \\boxed{}",
+    ],
+    ids=lambda text: ascii(text[:40]),
+)
+def test_hostile_answers_are_wrong_at_once(completion):
+    began = time.perf_counter()
+    result = score(completion, "72")
+    assert time.perf_counter() - began < 3.0
+    assert (result.value, result.status) == (0.0, "ok")
+    assert len(json.dumps(result.detail)) < 5000
+
+
+def test_a_long_box_is_not_read():
+    text = "7" * 2001
+    assert "too long" in score(f"\\boxed{{{text}}}", text).detail
+    patient = REWARDS.build({"use": "math", "max_length": 3000}, "reward")
+    assert patient(f"\\boxed{{{text}}}", Prompt(id="p", source="t", messages=(), answer=text)).value == 1.0
+
+
+@pytest.mark.parametrize("gold", ["", " ", "\\frac{", "\x00", "\ud800", "((", "$$", "\\text{}", "1+", "x^"])
+def test_a_broken_reference_is_not_judged(gold):
+    for completion in ("\\boxed{1}", f"\\boxed{{{gold}}}", "no box"):
+        result = score(completion, gold)
+        assert (result.value, result.status, result.correct) == (None, "unparseable", False)
+
+
+@pytest.mark.parametrize("gold", ["\\boxed{72}", "The answer is $\\boxed{72}$.", "$72$", "\\(72\\)", "72."])
+def test_the_reference_may_be_dressed(gold):
+    assert score("\\boxed{72}", gold).value == 1.0
+    assert score("\\boxed{73}", gold).value == 0.0
+
+
+def test_the_order_of_arguments():
+    """math-verify is not symmetric: an assignment in the reference is unwrapped, an equation is not."""
+    assert score("\\boxed{5}", "x=5").value == 1.0
+    assert score("\\boxed{5}", "2x+y=5").value == 0.0
+
+
+@pytest.mark.parametrize(
+    "use", ["math", {"use": "format", "tags": ["think", "answer"]}, {"use": "format", "pattern": "a+"}]
+)
+def test_examples(use):
+    reward = REWARDS.build(use, "reward")
+    for completion, prompt, expected in reward.examples():
+        assert reward(completion, prompt).value == expected, ascii(completion[:60])
+
+
+def test_the_standard_library_is_not_shadowed():
+    import posttrain_rewards.math as ours
+
+    assert ours is not standard_math
+    assert ours.Math is type(MATH)
+    assert standard_math.sqrt(4) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("72", 72.0),
+        ("1,234.5", 1234.5),
+        ("1,23", None),
+        ("\\frac{-1}{4}", -0.25),
+        ("2 3", None),
+        ("1 234", 1234.0),
+        ("x", None),
+        ("1/0", None),
+        ("٣", None),
+        ("1e3", 1000.0),
+        ("$5", 5.0),
+        ("5%", None),
+        (".5", 0.5),
+        ("", None),
+        ("-", None),
+    ],
+)
+def test_numbers(text, value):
+    found = number(text)
+    assert (None if found is None else float(found[0])) == value
+
+
+def test_words_and_sizes():
+    assert words("\\text{No Solution}") == words("no solution") == "nosolution"
+    assert words("xy") is words("2x") is words("\\sin x") is words("\\infty") is None
+    assert oversized("x^{2}") is oversized("2^{1000}") is oversized("e^{x^2}") is oversized("5!") is None
+    assert all(map(oversized, ("2^{100000}", "2^{2^{10}}", "(((" * 10)))
+
+
+TAGGED = {"use": "format", "tags": ["think", "answer"]}
+
+
+@pytest.mark.parametrize(
+    ("use", "completion", "value"),
+    [
+        (TAGGED, "<think>a</think>\n<answer>b</answer>", 1.0),
+        (TAGGED, "<answer>b</answer><think>a</think>", 0.0),
+        (TAGGED, "<think>a</think> so <answer>b</answer>", 0.0),
+        ({**TAGGED, "whole": False}, "<think>a</think> so <answer>b</answer>!", 1.0),
+        (TAGGED, "<think>a<think></think><answer>b</answer>", 0.0),
+        (TAGGED, "<think>a<answer></think>b</answer>", 0.0),
+        ({"use": "format", "pattern": "a.b"}, "a\nb", 1.0),
+        ({"use": "format", "pattern": "a.b"}, "xa\nb", 0.0),
+        ({"use": "format", "pattern": "a.b", "whole": False}, "xa\nbx", 1.0),
+    ],
+)
+def test_format(use, completion, value):
+    result = REWARDS.build(use, "reward")(completion, Prompt(id="p", source="t", messages=(), answer=""))
+    assert (result.value, result.correct) == (value, False)
+
+
+@pytest.mark.parametrize("settings", [{}, {"pattern": "a", "tags": ["b"]}, {"pattern": "("}])
+def test_format_refuses_settings_that_say_nothing(settings):
+    with pytest.raises(ValueError, match="format"):
+        REWARDS.build({"use": "format", **settings}, "reward")
+
+
+FILES = [
+    "math500",
+    "gsm8k_test",
+    "gsm8k_train_2k",
+    "math_train_2k",
+    "aime24",
+    "aime25",
+    "amc23",
+    "minerva_math",
+    "olympiadbench_en_math",
+]
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="no evaluation data beside the checkout")
+@pytest.mark.parametrize("name", FILES)
+def test_every_reference_equals_itself(name):
+    rows = [json.loads(line) for line in (DATA / f"{name}.jsonl").read_text().splitlines()]
+    results = [score(f"so \\boxed{{{row['answer']}}}", row["answer"]) for row in rows]
+    unread = [row["answer"] for row, result in zip(rows, results, strict=True) if result.status == "unparseable"]
+    print(f"{name}: {len(rows)} references, {len(unread)} unparseable: {unread}")
+    assert Counter(r.value for r in results if r.status == "ok").keys() == {1.0}
+    assert len(unread) <= 0.03 * len(rows)
+    assert {score("\\boxed{\\text{something else}}", row["answer"]).value for row in rows} <= {0.0, None}

@@ -1,0 +1,114 @@
+"""Rewards that misbehave in every way; loaded from this file, as a user's plugin beside a recipe is."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+from posttrain.data.types import Score
+
+
+@dataclass(frozen=True)
+class Obey:
+    """Does what the completion says."""
+
+    def __call__(self, completion, prompt):
+        word, _, rest = completion.partition(" ")
+        if word == "sleep":
+            time.sleep(float(rest))
+        if word == "loop":
+            while True:
+                pass
+        if word == "backtrack":  # one call into C that holds the interpreter's lock
+            re.fullmatch(r"(a+)+b", "a" * 60)
+        if word == "exit":
+            os._exit(int(rest))
+        if word == "sysexit":
+            sys.exit(3)
+        if word == "interrupt":
+            raise KeyboardInterrupt
+        if word == "bomb":
+            return float(len(bytearray(1 << 34)))
+        if word == "raise":
+            raise ValueError(rest)
+        if word == "suicide":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if word == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(60)
+        if word == "junk":  # writes over the worker's own connection
+            for fd in range(3, 20):
+                try:
+                    os.write(fd, b"\xff" * 64)
+                except OSError:
+                    continue
+        if word == "close":
+            os.closerange(3, 20)
+        if word == "child":
+            subprocess.Popen(["sleep", "300"])
+            while True:
+                pass
+        if word == "print":
+            print("noise " * 10_000)
+        if word == "long":
+            return Score(value=1.0, detail="x" * 5_000_000)
+        if word == "ignore":
+            signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            while True:
+                pass
+        special = {
+            "nan": float("nan"), "inf": float("inf"), "none": None, "text": "1.0", "true": True,
+            "modules": float(bool({"torch", "transformers"} & set(sys.modules))), "pid": float(os.getpid()),
+            "sigint": float(signal.getsignal(signal.SIGINT) == signal.SIG_IGN),
+        }  # fmt: skip
+        if word in special:
+            return special[word]
+        return float(rest) if rest and word == "value" else float(completion == prompt.answer)
+
+    def examples(self):
+        return ()
+
+
+@dataclass(frozen=True)
+class Constant:
+    value: float | None = 1.0
+
+    def __call__(self, completion, prompt):
+        return self.value
+
+    def examples(self):
+        return ()
+
+
+@dataclass(frozen=True)
+class Unloadable:
+    def __call__(self, completion, prompt):
+        return 1.0
+
+    def prepare(self):
+        raise ImportError("no module called lean4")
+
+    def examples(self):
+        return ()
+
+
+def trl_length(completions, answer, **kwargs):
+    return [float(len(c) + len(a)) for c, a in zip(completions, answer, strict=True)]
+
+
+def trl_chat(prompts, completions):
+    return [float(prompts[0][0]["content"] == completions[0][0]["content"])]
+
+
+def exact(completion, answer, **columns):
+    return float(completion == answer and columns["unit"] == "cm")
+
+
+def nothing(text):
+    return 1.0

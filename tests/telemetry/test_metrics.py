@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import math
+import pickle
+
+import pytest
+from telemetry_samples import group, rollout
+
+from posttrain.telemetry.metrics import Max, Mean, Min, Seconds, StepMetrics, Sum
+
+
+def test_mean_of_unequal_shares_is_not_the_mean_of_means():
+    # (3 + 0) / (1 + 3) = 0.75, while the mean of the means 3 and 0 would be 1.5
+    assert Mean(3, 1).merge(Mean(0, 3)).value() == 0.75
+
+
+def test_the_other_kinds_reduce_as_their_names_say():
+    assert Max(2).merge(Max(5)).value() == 5
+    assert Min(2).merge(Min(5)).value() == 2
+    assert Sum(2).merge(Sum(5)).value() == 7
+    assert Seconds(2).merge(Seconds(5)).value() == 5
+
+
+@pytest.mark.parametrize("kind", [Max, Min])
+def test_a_nan_survives_in_either_order(kind):
+    assert math.isnan(kind(math.nan).merge(kind(1.0)).value())
+    assert math.isnan(kind(1.0).merge(kind(math.nan)).value())
+
+
+def mixed_groups():
+    """Two groups: (right, wrong, not judged) and (wrong, wrong, wrong)."""
+    first = group(
+        rollout(1.0, tokens=(1, 2, 3), parts={"correct": 1.0, "format": 0.5}),
+        rollout(0.2, tokens=(1,), correct=False, finish="length", parts={"correct": 0.0, "format": 1.0}),
+        rollout(None, tokens=(1,)),
+    )
+    second = group(*[rollout(0.0, tokens=(4, 5), parts={"correct": 0.0}) for _ in range(3)], id="p2")
+    return first, second
+
+
+def test_rewards_over_judged_samples_only():
+    metrics = StepMetrics(1)
+    metrics.groups(mixed_groups())
+    result = metrics.result()
+    assert result["reward/mean"] == pytest.approx(1.2 / 5)
+    assert result["reward/accuracy"] == pytest.approx(1 / 5)
+    assert result["reward/failed"] == pytest.approx(1 / 6)
+    assert result["reward/correct"] == pytest.approx(1 / 5)
+    assert result["reward/format"] == pytest.approx(1.5 / 2)
+    assert (result["reward/min"], result["reward/max"]) == (0.0, 1.0)
+    assert metrics.notes["failed"] == "problem 'p1', sample 2: timeout (5.0 s)"
+
+
+def test_group_mix_and_lengths():
+    metrics = StepMetrics(1)
+    metrics.groups(mixed_groups())
+    result = metrics.result()
+    assert (result["groups/all_right"], result["groups/all_wrong"], result["groups/mixed"]) == (0.0, 0.5, 0.5)
+    # first group: (1,) twice; second: all three alike. 1 + 2 copies of 2 + 2 possible ones
+    assert result["groups/duplicates"] == pytest.approx(3 / 4)
+    assert result["rollout/tokens"] == 11
+    assert result["rollout/length"] == pytest.approx(11 / 6)
+    assert result["rollout/truncated"] == pytest.approx(1 / 6)
+
+
+def test_unjudged_samples_do_not_spoil_a_group_that_is_all_right():
+    metrics = StepMetrics(1)
+    metrics.groups([group(rollout(1.0), rollout(None)), group(rollout(None), rollout(None))])
+    result = metrics.result()
+    assert result["groups/all_right"] == 1.0  # of the one group that has a verdict
+    assert result["reward/failed"] == 0.75
+
+
+def test_skipped_on_purpose_is_not_a_failure():
+    metrics = StepMetrics(1)
+    metrics.groups([group(rollout(1.0), rollout(None, status="skipped"))])
+    assert metrics.result()["reward/failed"] == 0.0
+    assert metrics.notes == {}
+
+
+def test_nothing_judged_has_no_mean():
+    metrics = StepMetrics(1)
+    metrics.groups([group(rollout(None))])
+    result = metrics.result()
+    assert result["reward/failed"] == 1.0
+    assert not {"reward/mean", "reward/accuracy", "groups/mixed"} & set(result)
+
+
+def test_ranks_join_to_what_one_rank_would_have_seen():
+    first, second = mixed_groups()
+    whole, left, right = StepMetrics(1), StepMetrics(1), StepMetrics(1)
+    whole.groups([first, second])
+    left.groups([first])
+    right.groups([second])
+    left.merge(pickle.loads(pickle.dumps(right)))
+    assert left.result() == pytest.approx(whole.result())
+    assert left.notes == whole.notes
+
+
+def test_time_adds_up_within_a_rank_and_the_slowest_rank_counts():
+    fast, slow = StepMetrics(1), StepMetrics(1)
+    fast.add_seconds("rollout", 1.0)
+    fast.add_seconds("rollout", 1.5)
+    slow.add_seconds("rollout", 4.0)
+    fast.add_sum("rollout/tokens", 60)
+    slow.add_sum("rollout/tokens", 40)
+    assert fast.result()["time/rollout"] == 2.5
+    fast.merge(slow)
+    assert fast.result()["time/rollout"] == 4.0
+    assert fast.result()["rollout/tokens_per_second"] == 25.0
+
+
+def test_a_block_that_raises_is_timed_too():
+    metrics = StepMetrics(1)
+    with pytest.raises(ZeroDivisionError), metrics.time("learn"):
+        _ = 1 / 0
+    assert metrics.result()["time/learn"] >= 0
+
+
+def test_finished_numbers_are_taken_as_they_are():
+    metrics = StepMetrics(1)
+    metrics.merge({"policy/loss": 0.5, "policy/lr": 1e-3})
+    metrics.merge({"policy/loss": 0.25})
+    assert metrics.result() == {"policy/loss": 0.25, "policy/lr": 1e-3}
+
+
+def test_a_part_cannot_take_the_name_of_a_metric():
+    with pytest.raises(AssertionError, match="accuracy"):
+        StepMetrics(1).groups([group(rollout(1.0, parts={"accuracy": 1.0}))])
