@@ -19,6 +19,8 @@ Positive = Annotated[int, Ge(1)]
 # Three special tokens and 256 bytes, see posttrain.learner.tiny.
 TINY_VOCABULARY = 259
 
+HEAD = 32
+
 
 @MODELS.register("tiny")
 @dataclass(frozen=True)
@@ -35,10 +37,12 @@ class TinyModel:
     tie_embeddings: bool = False
 
     def __post_init__(self) -> None:
-        if self.hidden % (2 * self.heads):
+        if self.hidden % (HEAD * self.heads):
+            best = max(self.hidden // HEAD, 1)
             raise ConfigError(
-                f"hidden={self.hidden} must be a multiple of 2 x heads={2 * self.heads}: every head needs an "
-                f"even size. Try hidden={2 * self.heads * max(round(self.hidden / (2 * self.heads)), 1)}."
+                f"hidden={self.hidden} must be a multiple of {HEAD} x heads={HEAD * self.heads}: vLLM's CPU attention "
+                f"takes heads whose size is a multiple of {HEAD}. "
+                f"Try hidden={HEAD * self.heads * max(round(self.hidden / (HEAD * self.heads)), 1)}, or heads={best}."
             )
         if self.heads % self.kv_heads:
             raise ConfigError(f"heads={self.heads} must be a multiple of kv_heads={self.kv_heads}. Try kv_heads=1.")

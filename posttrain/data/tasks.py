@@ -169,7 +169,7 @@ class Dataset:
         train = [self._prompt(row, i, "train", messages) for i, row in enumerate(rows)]
         if not train:
             raise ConfigError(f"task.path={self.path!r} (split {self.split!r}) has no rows: nothing to train on")
-        if self.heldout_path or self.heldout_split:
+        if self.heldout_path or (self.heldout_split and not sources.is_file(self.path)):
             held = sources.rows(self.heldout_path or self.path, self.name, self.heldout_split or self.split)
             kept = [self._prompt(row, i, "heldout", messages) for i, row in enumerate(held)][:heldout]
             texts = {p.messages[-1]["content"] for p in kept}

@@ -85,7 +85,8 @@ def test_a_run_folder_of_another_recipe(loaded: Loaded, tmp_path: Path) -> None:
     for advice in ("output=OTHER", "--resume", "--overwrite"):
         assert advice in line
     assert run_folder_problem(other, overwrite=True) is None
-    assert "cannot be continued" in str(run_folder_problem(other, resume=True))  # other completions than so far
+    shorter = load_recipe(tmp_path / "base.yaml", ["steps=10", "sampling.max_tokens=16"])  # other completions than so far
+    assert "cannot be continued" in str(run_folder_problem(shorter, resume=True))
     longer = load_recipe(tmp_path / "base.yaml", ["steps=11"])
     assert run_folder_problem(longer, resume=True) is None
     write(tmp_path, f"{loaded.recipe.output}/recipe.yaml", "a: {")

@@ -119,7 +119,7 @@ def test_a_file_is_loaded_once(tmp_path: Path) -> None:
 
 
 def test_a_dotted_path() -> None:
-    assert TOOLS.build({"use": "posttrain.config.models:TinyModel", "hidden": 64}, "x").hidden == 64
+    assert TOOLS.build({"use": "posttrain.config.models:TinyModel", "hidden": 256}, "x").hidden == 256
     with pytest.raises(ConfigError, match="cannot be imported"):
         TOOLS.build("no_such_package.tools:Saw", "x")
     with pytest.raises(ConfigError, match="a tool is a dataclass"):

@@ -1,0 +1,43 @@
+"""What each rank of the two-process test runs: two updates on given rows, then the gathered weights on disk."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import torch
+
+
+def main(model: str, rows_file: str, out: str, updates: str) -> None:
+    from safetensors.torch import save_file
+
+    from posttrain.assemble import join_world
+    from posttrain.config.recipe import Learner
+    from posttrain.learner.deepspeed import DeepSpeedLearner, zero_stage_of_launch
+    from posttrain.learner.models import load_policy
+    from posttrain.learner.publish import gathered_weights
+    from posttrain.losses import Objective, Part
+    from posttrain.losses.policy import PPOClip
+
+    rows = pickle.loads(Path(rows_file).read_bytes())
+    comm, device = join_world()
+    import deepspeed
+
+    deepspeed.init_distributed("gloo", verbose=False)
+    settings = Learner(lr=1e-3, max_grad_norm=0.5, tokens_per_micro_batch=64, head_chunk=16)
+    policy = load_policy(Path(model), "float32", "auto", device)
+    learner = DeepSpeedLearner(policy, settings, comm, device, zero_stage_of_launch())
+    objective = Objective({"policy": Part(PPOClip(), reduce="seq_mean_token_mean")})
+    for step in range(2):
+        metrics = learner.update(rows, objective, step, int(updates), lr=1e-3)
+    weights = gathered_weights(learner, keep=comm.rank == 0)
+    if comm.rank == 0:
+        save_file(weights, Path(out) / "weights.safetensors")
+        (Path(out) / "metrics.pickle").write_bytes(pickle.dumps({**metrics, "world": comm.world, "zero": learner.zero_stage}))
+    comm.barrier()
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
