@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import IO
 
 from posttrain import doctor
+from posttrain.config.environment import problems
 from posttrain.config.errors import ConfigError
 from posttrain.config.imports import package_folder
+from posttrain.config.load import load_recipe
+from posttrain.config.names import nearest
 
 OURS = "posttrain: "  # what `posttrain.train` puts before the lines that a person should see
 GRACE = 25.0  # seconds between a Ctrl-C and the end of whatever is still there
@@ -43,6 +46,9 @@ def run(
 ) -> int:
     """Exit codes: 0 done, 1 a crash, 2 a mistake in recipe or data, 3 stopped by an alarm, 130 Ctrl-C."""
     words = command(recipe, overrides, launch, resume, overwrite)
+    # What is wrong with the recipe or this machine is said before anything heavy starts.
+    if found := problems(load_recipe(recipe, overrides), resume=resume, overwrite=overwrite):
+        raise ConfigError("\n".join(found))
     shown = ["accelerate", "launch", *words[3:]]
     print("$ " + shlex.join(_shorter(word) for word in shown), flush=True)
     return 0 if dry_run else _run(words)
@@ -59,9 +65,7 @@ def _config(launch: str | None) -> tuple[Path, int | None]:
     if launch is not None:
         known = sorted(p.stem for p in folder.glob("*.yaml"))
         if launch not in known:
-            raise ConfigError(
-                f"--launch={launch}: there is no such accelerate configuration. Known: {', '.join(known)}"
-            )
+            raise ConfigError(f"--launch={launch}: there is no such accelerate configuration. {nearest(launch, known)}")
         return folder / f"{launch}.yaml", None
     gpus = _gpus()
     if gpus == 0:

@@ -81,11 +81,12 @@ def _execute(loaded: Loaded, stop: Stop, resume: bool, overwrite: bool) -> int:
     """Joins the world, builds the run, runs it, and leaves no process behind, however it ends."""
     import torch.distributed as dist
 
-    from posttrain.assemble import assemble, join_world
+    from posttrain.assemble import assemble
     from posttrain.learner.publish import WeightsDiffer
     from posttrain.rollout.engine import EngineError, Interrupted
     from posttrain.telemetry.guards import RunStopped
     from posttrain.warmup import WarmupFailed
+    from posttrain.world import join_world
 
     comm, device = join_world()
     run = None

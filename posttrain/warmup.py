@@ -30,6 +30,7 @@ _LAUNCHER_PREFIXES = (
     "OMP_",
 )
 MARK = "warm-up: "
+IGNORED = -100  # torch's cross-entropy leaves such labels out
 Progress = Callable[[int, int, float], None]
 
 
@@ -96,11 +97,7 @@ def train_supervised(recipe: Recipe, settings: Warmup, model: Path, out: Path) -
     ]
     head_ids = tokenizer(heads, add_special_tokens=False)["input_ids"]
     tail_ids = tokenizer([text + tokenizer.eos_token for _, text in pairs], add_special_tokens=False)["input_ids"]
-    rows = [
-        {"input_ids": [*a, *b], "completion_mask": [0] * len(a) + [1] * len(b)}
-        for a, b in zip(head_ids, tail_ids, strict=True)
-    ]
-    longest = max(len(row["input_ids"]) for row in rows)
+    rows = [{"input_ids": [*a, *b], "labels": [IGNORED] * len(a) + b} for a, b in zip(head_ids, tail_ids, strict=True)]
     trainer = SFTTrainer(
         model=str(model),
         args=SFTConfig(
@@ -110,7 +107,8 @@ def train_supervised(recipe: Recipe, settings: Warmup, model: Path, out: Path) -
             learning_rate=settings.lr,
             lr_scheduler_type="linear",
             warmup_steps=settings.warmup_steps,
-            max_length=longest,
+            max_length=None,  # every row is whole; nothing is to be cut
+            dataset_kwargs={"skip_prepare_dataset": True},  # rows are tokens already
             weight_decay=0.0,
             max_grad_norm=1.0,
             logging_steps=10,
@@ -123,7 +121,6 @@ def train_supervised(recipe: Recipe, settings: Warmup, model: Path, out: Path) -
             use_cpu=not torch.cuda.is_available(),
             gradient_checkpointing=False,
             dataloader_pin_memory=False,
-            completion_only_loss=True,
             model_init_kwargs={"dtype": "float32"},
         ),
         train_dataset=Dataset.from_list(rows),

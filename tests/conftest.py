@@ -76,7 +76,7 @@ def learner(tiny_model: Path) -> Iterator[DeepSpeedLearner]:
     import torch
     import torch.distributed as dist
 
-    from posttrain.assemble import join_world
+    from posttrain.world import join_world
     from posttrain.config.recipe import Learner
     from posttrain.learner.deepspeed import DeepSpeedLearner
     from posttrain.learner.models import load_policy
@@ -106,7 +106,13 @@ def posttrain(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
     def run(*words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         line, clean = command(*words)
         process = subprocess.Popen(
-            line, cwd=tmp_path, env=clean, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            line,
+            cwd=tmp_path,
+            env=clean,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
         try:
             out, err = process.communicate(timeout=timeout)

@@ -58,7 +58,7 @@ def run_folder_problem(loaded: Loaded, *, resume: bool = False, overwrite: bool 
         return f"output: {folder} is a file. Choose another run folder with output=FOLDER."
     if not os.access(_existing(folder), os.W_OK):
         return f"output: {_existing(folder)} cannot be written to. Choose another run folder with output=FOLDER."
-    if overwrite or not (folder / RECIPE_FILE).is_file():
+    if overwrite or not (folder / RECIPE_FILE).is_file() or not holds_run(folder):
         return None
     different = differing_keys(folder / RECIPE_FILE, loaded.resolved)
     if different is None:
@@ -78,6 +78,12 @@ def run_folder_problem(loaded: Loaded, *, resume: bool = False, overwrite: bool 
         f"Use output=OTHER for a new folder, --resume to continue it (only {', '.join(sorted(RESUMABLE))} may differ), "
         "or --overwrite to replace it."
     )
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run has got as far as a step there; one that failed before leaves nothing worth keeping."""
+    metrics = folder / "metrics.jsonl"
+    return (metrics.is_file() and metrics.stat().st_size > 0) or any(folder.glob("checkpoints/step-*"))
 
 
 def differing_keys(file: Path, resolved: Mapping[str, Any]) -> list[str] | None:

@@ -21,6 +21,8 @@ _WHO = {
     "ref": "the frozen reference",
 }
 
+WIDE = 130
+
 
 @dataclasses.dataclass(frozen=True)
 class Pass:
@@ -58,11 +60,13 @@ def print_explanation(loaded: Loaded, console: Console | None = None) -> None:
     """Tables for a terminal."""
     console = console or Console()
     table = Table(title=f"{loaded.recipe.name}, resolved", title_justify="left", header_style="bold", box=None)
-    for column in ("key", "value", "from", "what it is"):
-        table.add_column(column, overflow="fold", no_wrap=column == "key")
+    wide = console.width >= WIDE  # below it the meanings would break into one word a line
+    for column in ("key", "value", "from", *(["what it is"] if wide else [])):
+        table.add_column(column, overflow="fold", no_wrap=column in ("key", "from"))
     for key, value, origin, meaning in leaves(loaded):
         style = "dim" if origin == DEFAULT else ("bold" if origin == "command line" else "")
-        table.add_row(key, Text(value), Text(origin), Text(meaning, style="dim"), style=style)
+        cells = [Text(value), Text(origin), *([Text(meaning, style="dim")] if wide else [])]
+        table.add_row(key, *cells, style=style)
     console.print(table)
     console.print()
     found = passes(loaded.recipe)
@@ -91,6 +95,8 @@ def _why_old(recipe: Recipe) -> str:
     if recipe.batch.updates > 1:
         return "several updates a step: the ratio compares with the policy that sampled"
     for name, part in recipe.objective.items():
+        if any("prepare" in vars(cls) for cls in type(part.term).__mro__ if cls.__name__ != "Term"):
+            return f"objective.{name} measures something over the whole step before the first update"
         for reader, at_step in _readers(part):
             for need in _needs(reader):
                 if at_step or (need.source == "old" and type(need.stat).__name__ != "Logprob"):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from posttrain.config.errors import ConfigError
 
 FILES = (".jsonl", ".json", ".parquet")
+_BRACE = re.compile(r"\\[\\{}]|[{}]")  # `\{` and `\}` are printed braces, `\\` is a line break
 
 
 def is_file(path: str) -> bool:
@@ -17,18 +19,17 @@ def is_file(path: str) -> bool:
     return path.endswith(FILES) or path.startswith(("/", "./", "../", "~"))
 
 
-def rows(path: str, name: str | None, split: str) -> list[dict[str, Any]]:
-    """Every row of a local JSONL or Parquet file, or of a hub dataset's split, as plain dictionaries."""
+def rows(path: str, name: str | None, split: str, setting: str = "task.path") -> list[dict[str, Any]]:
+    """Every row of a local JSONL or Parquet file, or of a hub dataset's split, as plain dictionaries.
+
+    `setting` is the recipe's key that holds the path, to be named in an error.
+    """
     if not is_file(path):
-        return _hub(path, name, split)
+        return _hub(path, name, split, setting)
     file = Path(path).expanduser()
     if not file.is_file():
-        raise ConfigError(f"task.path={path!r}: there is no such file (looked at {file.resolve()})")
-    if file.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        return pq.read_table(file).to_pylist()
-    return _jsonl(file)
+        raise ConfigError(f"{setting}={path!r}: there is no such file (looked at {file.resolve()})")
+    return _parquet(file) if file.suffix == ".parquet" else _jsonl(file)
 
 
 def count(path: str) -> int | None:
@@ -58,24 +59,36 @@ def last_boxed(text: str) -> str | None:
     """The content of the last `\\boxed{...}` whose braces close, or None. Linear in the text's length."""
     end = len(text)
     while (start := text.rfind("\\boxed{", 0, end)) >= 0:
-        depth, begin = 0, start + len("\\boxed")
-        for i in range(begin, end):
-            depth += (text[i] == "{") - (text[i] == "}")
+        depth, begin = 1, start + len("\\boxed{")
+        for brace in _BRACE.finditer(text, begin, end):
+            depth += (brace.group() == "{") - (brace.group() == "}")
             if depth == 0:
-                return text[begin + 1 : i]
+                return text[begin : brace.start()]
         # This box never closes, so one around it does not either: only a box that ends before it can be whole.
         end = start
     return None
 
 
+def _parquet(file: Path) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(file).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError(f"{file} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+
+
 def _jsonl(file: Path) -> list[dict[str, Any]]:
     out = []
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8-sig"))
+            except UnicodeDecodeError:
+                raise ConfigError(f"{file}:{number}: not UTF-8 text. Convert the file first.") from None
             except json.JSONDecodeError as error:
                 raise ConfigError(
                     f"{file}:{number}: not JSON ({error.msg}). One JSON object a line is expected."
@@ -86,7 +99,7 @@ def _jsonl(file: Path) -> list[dict[str, Any]]:
     return out
 
 
-def _hub(path: str, name: str | None, split: str) -> list[dict[str, Any]]:
+def _hub(path: str, name: str | None, split: str, setting: str) -> list[dict[str, Any]]:
     import datasets
     import httpx
 
@@ -95,6 +108,6 @@ def _hub(path: str, name: str | None, split: str) -> list[dict[str, Any]]:
     except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(
-            f"task.path={path!r} (config {name!r}, split {split!r}) could not be read from the Hugging Face hub: {reason}. "
-            "Check the id and the network, or give a local file: task.path=FILE.jsonl"
+            f"{setting}={path!r} (config {name!r}, split {split!r}) could not be read from the Hugging Face "
+            f"hub: {reason}. Check the id and the network, or give a local file: {setting}=FILE.jsonl"
         ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Protocol
@@ -64,6 +65,11 @@ class Arithmetic:
 
     def load(self, messages: Messages, heldout: int, seed: int) -> TaskData:
         held = self._heldout(heldout)
+        if len(held) < heldout:
+            raise ConfigError(
+                f"eval.problems={heldout}: the arithmetic task can hold out {len(held)}; ask for fewer, "
+                "or widen task.sizes"
+            )
         rng = random.Random(f"arithmetic/train/{seed}")
         train = [self._draw(rng, held) for _ in range(self.problems)]
         return TaskData(
@@ -89,19 +95,23 @@ class Arithmetic:
         return len(self.levels()) * (min(self.sizes) ** low // 2)
 
     def _heldout(self, count: int) -> dict[tuple[int, ...], int]:
-        """Held-out problems, level by level in turn: the same for every seed, so that runs can be compared."""
+        """Up to `count` held-out problems, level by level in turn: the same for every seed, so runs can be compared."""
         levels = self.levels()
-        if count > (most := self._most_heldout()):
-            raise ConfigError(
-                f"eval.problems={count}: the arithmetic task can hold out {most}; ask for fewer, or widen task.sizes"
-            )
         rng = random.Random("arithmetic/heldout")
         held: dict[tuple[int, ...], int] = {}
+        # Levels lie inside each other. Held out from all of them, some of every level must be left to train on.
+        left = [3 * size**n // 4 for n, size in levels]
         # The list for `count` problems is a prefix of any longer one, so demonstrations can avoid them all.
-        while len(held) < count:
+        while len(held) < min(count, self._most_heldout()):
             level = len(held) % len(levels)
+            if left[level] <= 0:
+                break
             n, size = levels[level]
-            held.setdefault(tuple(rng.randint(1, size) for _ in range(n)), level)
+            xs = tuple(rng.randint(1, size) for _ in range(n))
+            if xs not in held:
+                held[xs] = level
+                inside = [len(xs) == n and max(xs) <= size for n, size in levels]
+                left = [rest - took for rest, took in zip(left, inside, strict=True)]
         return held
 
     def _draw(self, rng: random.Random, held: dict[tuple[int, ...], int]) -> tuple[int, list[int]]:
@@ -165,25 +175,27 @@ class Dataset:
     has_demonstrations: ClassVar[bool] = False
 
     def load(self, messages: Messages, heldout: int, seed: int) -> TaskData:
-        rows = sources.rows(self.path, self.name, self.split)
-        train = [self._prompt(row, i, "train", messages) for i, row in enumerate(rows)]
-        if not train:
-            raise ConfigError(f"task.path={self.path!r} (split {self.split!r}) has no rows: nothing to train on")
+        train = self._prompts("task.path", self.path, self.split, "train", messages)
         if self.heldout_path or (self.heldout_split and not sources.is_file(self.path)):
-            held = sources.rows(self.heldout_path or self.path, self.name, self.heldout_split or self.split)
-            kept = [self._prompt(row, i, "heldout", messages) for i, row in enumerate(held)][:heldout]
-            texts = {p.messages[-1]["content"] for p in kept}
-            return TaskData(train=[p for p in train if p.messages[-1]["content"] not in texts], heldout=kept)
-        if heldout >= len(train):
+            key = "task.heldout_path" if self.heldout_path else "task.path"
+            path, split = self.heldout_path or self.path, self.heldout_split or self.split
+            held = self._prompts(key, path, split, "heldout", messages)[:heldout]
+        elif heldout < len(train):
+            picked = random.Random(f"heldout/{seed}").sample(range(len(train)), heldout)
+            held = [train[i] for i in sorted(picked)]
+        else:
             raise ConfigError(
                 f"eval.problems={heldout} would hold out all {len(train)} rows of {self.path!r}: "
                 "lower it, or name task.heldout_path / task.heldout_split"
             )
-        picked = set(random.Random(f"heldout/{seed}").sample(range(len(train)), heldout))
-        return TaskData(
-            train=[p for i, p in enumerate(train) if i not in picked],
-            heldout=[p for i, p in enumerate(train) if i in picked],
-        )
+        texts = {p.messages[-1]["content"] for p in held}  # a problem may stand in several rows
+        left = [p for p in train if p.messages[-1]["content"] not in texts]
+        if not left:
+            raise ConfigError(
+                f"every problem of task.path={self.path!r} is also held out: nothing to train on. Lower "
+                "eval.problems, or name other rows with task.heldout_path / task.heldout_split"
+            )
+        return TaskData(train=left, heldout=held)
 
     def demonstrations(self, count: int, messages: Messages, seed: int) -> list[tuple[Prompt, str]]:
         raise ConfigError(
@@ -193,20 +205,33 @@ class Dataset:
     def size(self) -> int | None:
         return sources.count(self.path)
 
-    def _prompt(self, row: dict[str, object], number: int, part: str, messages: Messages) -> Prompt:
-        where = f"{self.path} row {number + 1}"
+    def _prompts(self, key: str, path: str, split: str, part: str, messages: Messages) -> list[Prompt]:
+        rows = sources.rows(path, self.name, split, key)
+        if not rows:
+            raise ConfigError(f"{key}={path!r} (split {split!r}) has no rows")
+        prompts = [self._prompt(row, path, f"{part}/{i}", i + 1, messages) for i, row in enumerate(rows)]
+        first: dict[str, int] = {}
+        for number, prompt in enumerate(prompts, 1):
+            if first.setdefault(prompt.id, number) != number:
+                raise ConfigError(
+                    f"task.id={self.id!r}: {path} row {first[prompt.id]} and row {number} have the same id "
+                    f"{prompt.id!r}. Name a column whose values differ, or leave task.id out"
+                )
+        return prompts
+
+    def _prompt(self, row: dict[str, object], path: str, name: str, number: int, messages: Messages) -> Prompt:
+        where = f"{path} row {number}"
         answer = sources.text(row, self.answer, "answer", where)
         if self.answer_after and self.answer_after in answer:
             answer = answer.rsplit(self.answer_after, 1)[1]
         if self.answer_boxed:
             answer = sources.last_boxed(answer) or answer
-        level = sources.text(row, self.level, "level", where) if self.level else "0"
-        digits = "".join(c for c in level if c.isdigit())
+        level = re.search("[0-9]+", sources.text(row, self.level, "level", where) if self.level else "")
         return Prompt(
-            id=sources.text(row, self.id, "id", where) if self.id else f"{part}/{number}",
-            source=self.path.rsplit("/", 1)[-1],
+            id=sources.text(row, self.id, "id", where) if self.id else name,
+            source=path.rsplit("/", 1)[-1],
             messages=messages(sources.text(row, self.problem, "problem", where)),
             answer=answer.strip(),
             solution=sources.text(row, self.solution, "solution", where) if self.solution else "",
-            level=int(digits) if digits else 0,
+            level=int(level.group()) if level else 0,
         )

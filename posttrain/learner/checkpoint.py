@@ -115,7 +115,10 @@ def latest(folder: Path) -> Path | None:
 
 def damage(place: Path) -> str:
     """What is wrong with the checkpoint's files, or an empty string."""
-    hashes: dict[str, str] = json.loads((place / MANIFEST).read_text())["sha256"]
+    try:
+        hashes: dict[str, str] = json.loads((place / MANIFEST).read_text())["sha256"]
+    except (ValueError, KeyError, TypeError):  # no JSON, or JSON of another shape
+        return f"{MANIFEST} is not readable"
     for name, wanted in hashes.items():
         if not (place / name).is_file():
             return f"{name} is missing"

@@ -26,7 +26,8 @@ class Report:
         self._means[name] = (total + float(x.double().sum()), count + x.numel())
 
     def track_max(self, name: str, x: torch.Tensor) -> None:
-        self._maxima[name] = max(self._maxima.get(name, 0.0), float(x.max()) if x.numel() else 0.0)
+        if x.numel():
+            self._maxima[name] = _largest(self._maxima.get(name, -math.inf), float(x.max()))
 
     def reduce(self, comm: Distributed | SingleProcess) -> dict[str, float]:
         """The same numbers on every rank. A rank that had no rows of a part simply adds nothing."""
@@ -35,9 +36,14 @@ class Report:
         for name in sorted({n for means, _, _ in everyone for n in means}):
             pairs = [means[name] for means, _, _ in everyone if name in means]
             count = sum(n for _, n in pairs)
-            out[name] = math.fsum(t for t, _ in pairs) / count if count else 0.0
+            out[name] = sum(t for t, _ in pairs) / count if count else 0.0
         for name in sorted({n for _, sums, _ in everyone for n in sums}):
-            out[name] = math.fsum(sums.get(name, 0.0) for _, sums, _ in everyone)
+            out[name] = sum(sums.get(name, 0.0) for _, sums, _ in everyone)
         for name in sorted({n for _, _, maxima in everyone for n in maxima}):
-            out[name] = max(maxima.get(name, 0.0) for _, _, maxima in everyone)
+            out[name] = _largest(*(maxima[name] for _, _, maxima in everyone if name in maxima))
         return out
+
+
+def _largest(*numbers: float) -> float:
+    """NaN if any is: `max` would hide it behind whatever came first."""
+    return math.nan if any(math.isnan(x) for x in numbers) else max(numbers)

@@ -49,12 +49,14 @@ def build_tiny(settings: TinyModel, seed: int, folder: Path) -> None:
 
 
 def build_tokenizer(template: str) -> Any:
-    """One token per byte: one per character of ASCII text, and any text at all without loss."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    """One token per byte: one per character of ASCII text. Any text survives, in Unicode's composed form (NFC)."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = [PAD, START, END, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(vocabulary)}, merges=[]))
+    # Loaded for a Qwen2 model, every tokenizer becomes transformers' Qwen2Tokenizer, which composes: so does this one.
+    core.normalizer = normalizers.NFC()
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -50,7 +51,6 @@ class Sampler:
     context: int
     seed: int
     seconds: dict[str, float] = field(default_factory=dict)  # of the last call: rollout, reward
-    _encoded: dict[tuple[str, str], list[int]] = field(default_factory=dict)
 
     def sample(
         self,
@@ -62,13 +62,15 @@ class Sampler:
         judged: bool = True,
     ) -> list[Group]:
         """`samples` rollouts of every prompt. `tag` names the step or evaluation and enters the seeds."""
+        requests = self._requests(prompts, samples, sampling, tag)
         mine: list[Rollout] | None = []
         times = {"rollout": 0.0, "reward": 0.0}
         if self.engine is not None:
             place = list(self.engine_ranks).index(self.comm.rank)
-            share = list(range(len(prompts)))[place :: len(self.engine_ranks)]
+            share = [r for r in requests if r.key // samples % len(self.engine_ranks) == place]
+            asked = {r.key: prompts[r.key // samples] for r in share}
             try:
-                mine, times = self._work([prompts[i] for i in share], samples, sampling, tag, origin, judged)
+                mine, times = self._work(share, asked, sampling, origin, judged)
             except Interrupted:
                 mine = None
         everyone = self.comm.gather_objects((mine, times))
@@ -81,7 +83,21 @@ class Sampler:
         """One completion alone, token for token what `sample` gave under the same weights."""
         if self.engine is None:
             raise ValueError("this rank has no engine")
-        return self.engine.generate([self._request(0, prompt, sampling, tag, index)], sampling)[0]
+        ids = encode(self.tokenizer, prompt, self.context - sampling.max_tokens)
+        request = Request(key=0, prompt_ids=ids, seed=sample_seed(self.seed, tag, prompt.id, index))
+        return self.engine.generate([request], sampling)[0]
+
+    def _requests(self, prompts: Sequence[Prompt], samples: int, sampling: Sampling, tag: str) -> list[Request]:
+        """All completions of all ranks, prompt by prompt. Made on every rank, so that all see the same error."""
+        occurred: Counter[str] = Counter()
+        out: list[Request] = []
+        for prompt in prompts:
+            ids = encode(self.tokenizer, prompt, self.context - sampling.max_tokens)
+            first = occurred[prompt.id] * samples  # a prompt that comes twice gets other completions
+            occurred[prompt.id] += 1
+            seeds = [sample_seed(self.seed, tag, prompt.id, first + i) for i in range(samples)]
+            out += [Request(key=len(out) + i, prompt_ids=ids, seed=seed) for i, seed in enumerate(seeds)]
+        return out
 
     def _groups(self, prompts: Sequence[Prompt], samples: int, by_engine: Sequence[list[Rollout]]) -> list[Group]:
         engines = len(by_engine)
@@ -92,12 +108,10 @@ class Sampler:
         return out
 
     def _work(
-        self, prompts: Sequence[Prompt], samples: int, sampling: Sampling, tag: str, origin: Origin, judged: bool
+        self, requests: Sequence[Request], asked: Mapping[int, Prompt], sampling: Sampling, origin: Origin, judged: bool
     ) -> tuple[list[Rollout], dict[str, float]]:
         assert self.engine is not None
         scorer = self.scorer if judged else None
-        asked = [(prompt, index) for prompt in prompts for index in range(samples)]
-        requests = [self._request(key, prompt, sampling, tag, index) for key, (prompt, index) in enumerate(asked)]
         scores: dict[int, Score] = {}
         texts: dict[int, str] = {}
 
@@ -105,7 +119,7 @@ class Sampler:
             text = self.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
             texts[completion.key] = text
             if scorer is not None:
-                scorer.submit(completion.key, text, asked[completion.key][0])
+                scorer.submit(completion.key, text, asked[completion.key])
 
         start = time.perf_counter()
         completions = self.engine.generate(requests, sampling, done)
@@ -129,12 +143,6 @@ class Sampler:
             for request, completion in zip(requests, completions, strict=True)
         ]
         return rollouts, {"rollout": generated - start, "reward": time.perf_counter() - generated}
-
-    def _request(self, key: int, prompt: Prompt, sampling: Sampling, tag: str, index: int) -> Request:
-        name = (prompt.id, prompt.hint)
-        if name not in self._encoded:
-            self._encoded[name] = encode(self.tokenizer, prompt, self.context - sampling.max_tokens)
-        return Request(key=key, prompt_ids=self._encoded[name], seed=sample_seed(self.seed, tag, prompt.id, index))
 
 
 @dataclass(frozen=True)

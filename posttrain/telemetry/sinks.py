@@ -45,10 +45,6 @@ class RunFolder:
     def checkpoint_path(self, step: int) -> Path:
         return self.path / "checkpoints" / f"step-{step:05d}"
 
-    def holds_run(self) -> bool:
-        """Whether a run has written steps here."""
-        return self.metrics_path.exists() and self.metrics_path.stat().st_size > 0
-
     def start_over(self) -> None:
         """Forgets the earlier run of the same recipe, except for its checkpoints and its model."""
         with _told(self.path):

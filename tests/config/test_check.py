@@ -78,6 +78,9 @@ def test_a_run_folder_of_another_recipe(loaded: Loaded, tmp_path: Path) -> None:
     assert run_folder_problem(loaded) is None
     write(tmp_path, f"{loaded.recipe.output}/recipe.yaml", loaded.yaml())
     assert run_folder_problem(loaded) is None
+    failed = load_recipe(tmp_path / "base.yaml", ["steps=12"])
+    assert run_folder_problem(failed) is None  # a run that never reached a step has nothing to lose
+    write(tmp_path, f"{loaded.recipe.output}/metrics.jsonl", '{"step": 1}\n')
     other = load_recipe(tmp_path / "base.yaml", ["steps=11", "sampling.max_tokens=32"])
     line = run_folder_problem(other)
     assert line is not None
@@ -85,9 +88,11 @@ def test_a_run_folder_of_another_recipe(loaded: Loaded, tmp_path: Path) -> None:
     for advice in ("output=OTHER", "--resume", "--overwrite"):
         assert advice in line
     assert run_folder_problem(other, overwrite=True) is None
-    shorter = load_recipe(tmp_path / "base.yaml", ["steps=10", "sampling.max_tokens=16"])  # other completions than so far
+    shorter = load_recipe(
+        tmp_path / "base.yaml", ["steps=10", "sampling.max_tokens=16"]
+    )  # other completions than so far
     assert "cannot be continued" in str(run_folder_problem(shorter, resume=True))
-    longer = load_recipe(tmp_path / "base.yaml", ["steps=11"])
+    longer = load_recipe(tmp_path / "base.yaml", ["steps=11", "sampling.max_tokens=32"])
     assert run_folder_problem(longer, resume=True) is None
     write(tmp_path, f"{loaded.recipe.output}/recipe.yaml", "a: {")
     assert "is no recipe" in str(run_folder_problem(loaded))

@@ -3,12 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from row_samples import prompt
 
 from posttrain.config.errors import ConfigError
 from posttrain.data.chat import encode, fitting, message_builder
 from posttrain.data.types import Prompt
 from posttrain.learner.tiny import TEMPLATES, build_tokenizer
+from tests.row_samples import prompt
 
 FRAME = {"plain": 5, "chatml": 19}  # tokens of a conversation around the user's text
 

@@ -93,6 +93,12 @@ def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
     assert len(data.train) + len(data.heldout) == 2
 
 
+def test_a_byte_order_mark_is_no_content(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"question": "a", "answer": "1"}\n{"question": "b", "answer": "2"}\n')
+    assert len(load(str(path)).train) == 1
+
+
 @pytest.mark.parametrize(
     ("answer", "expected"), [("so 3.\n#### 1,234", "1,234"), ("#### 1 #### 2", "2"), ("just 5", "just 5")]
 )
@@ -121,7 +127,9 @@ def test_held_out_rows_are_not_trained_on(tmp_path: Path, kind: str) -> None:
     data = load(path, heldout=5, seed=3)
     assert len(data.train) == 15
     assert len(data.heldout) == 5
-    assert sorted(texts([*data.train, *data.heldout])) == sorted(texts(load(path, 1).train) + texts(load(path, 1).heldout))
+    assert sorted(texts([*data.train, *data.heldout])) == sorted(
+        texts(load(path, 1).train) + texts(load(path, 1).heldout)
+    )
     assert load(path, heldout=5, seed=3) == data
     assert texts(load(path, heldout=5, seed=4).heldout) != texts(data.heldout)
 
@@ -235,3 +243,8 @@ def test_there_are_no_demonstrations(tmp_path: Path) -> None:
     assert not task.has_demonstrations
     with pytest.raises(ConfigError, match="warmup: false"):
         task.demonstrations(1, MESSAGES, 0)
+
+
+def test_a_local_file_has_no_splits_so_rows_are_set_aside(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", problems(6))
+    assert load(path, heldout=2, heldout_split="test") == load(path, heldout=2)

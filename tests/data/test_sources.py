@@ -92,9 +92,7 @@ def test_an_unreachable_hub_is_one_line_that_says_what_to_do() -> None:
         (TimeoutError(), "hub: TimeoutError. "),
     ],
 )
-def test_a_failed_download_gives_its_first_line(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
-) -> None:
+def test_a_failed_download_gives_its_first_line(monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise error
 

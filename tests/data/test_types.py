@@ -4,9 +4,9 @@ import math
 from dataclasses import FrozenInstanceError
 
 import pytest
-from row_samples import group, row
 
 from posttrain.data.types import Group, Score
+from tests.row_samples import group, row
 
 
 def test_rewards_are_nan_where_there_is_no_verdict() -> None:

@@ -12,7 +12,7 @@ import torch
 def main(model: str, rows_file: str, out: str, updates: str) -> None:
     from safetensors.torch import save_file
 
-    from posttrain.assemble import join_world
+    from posttrain.world import join_world
     from posttrain.config.recipe import Learner
     from posttrain.learner.deepspeed import DeepSpeedLearner, zero_stage_of_launch
     from posttrain.learner.models import load_policy
@@ -34,7 +34,9 @@ def main(model: str, rows_file: str, out: str, updates: str) -> None:
     weights = gathered_weights(learner, keep=comm.rank == 0)
     if comm.rank == 0:
         save_file(weights, Path(out) / "weights.safetensors")
-        (Path(out) / "metrics.pickle").write_bytes(pickle.dumps({**metrics, "world": comm.world, "zero": learner.zero_stage}))
+        (Path(out) / "metrics.pickle").write_bytes(
+            pickle.dumps({**metrics, "world": comm.world, "zero": learner.zero_stage})
+        )
     comm.barrier()
     torch.distributed.destroy_process_group()
 

@@ -59,9 +59,7 @@ def rows_of(table: Actions, seqs: Sequence[int]) -> tuple[Actions, torch.Tensor]
     return replace(table.take(index), seq=seq, num_seqs=len(seqs)), index
 
 
-def loss_and_gradients(
-    objective: Objective, view: View, comm: Any
-) -> tuple[torch.Tensor, dict[Need, torch.Tensor]]:
+def loss_and_gradients(objective: Objective, view: View, comm: Any) -> tuple[torch.Tensor, dict[Need, torch.Tensor]]:
     """The loss of one undivided batch and its gradient by every live column."""
     loss = objective(view, objective.prepare(view, comm))
     live = {need: column for need, column in view.values.items() if need.source == "live"}

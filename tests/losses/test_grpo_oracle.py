@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 from loss_views import actions
-from oracles import grpo as oracle
-from row_samples import group
 
 from posttrain.collect.advantage import GroupAdvantage
 from posttrain.comm import SingleProcess
@@ -18,6 +16,8 @@ from posttrain.losses.policy import PPOClip
 from posttrain.stats.columns import LOGP, OLD_LOGP
 from posttrain.stats.head import vocab_stats
 from posttrain.stats.vocab import Logprob
+from tests.oracles import grpo as oracle
+from tests.row_samples import group
 
 B, T, V = 6, 5, 7
 LENGTH = [5, 1, 3, 4, 2, 5]
@@ -30,9 +30,7 @@ def test_loss_and_gradient_on_logits(low: float, high: float, temperature: float
     rng = np.random.default_rng(5)
     logits = rng.normal(size=(B, T, V))
     target = rng.integers(V, size=(B, T))
-    old = np.log(rng.dirichlet(np.ones(V) * 4, size=(B, T)))[
-        np.arange(B)[:, None], np.arange(T)[None, :], target
-    ]
+    old = np.log(rng.dirichlet(np.ones(V) * 4, size=(B, T)))[np.arange(B)[:, None], np.arange(T)[None, :], target]
     advantage = oracle.advantages(REWARDS, 1e-6)
     loss, gradient = oracle.grpo(logits, target, LENGTH, old, advantage, low, high, temperature)
 
@@ -40,9 +38,9 @@ def test_loss_and_gradient_on_logits(low: float, high: float, temperature: float
     x = torch.from_numpy(logits.copy()).requires_grad_()
     rows = x[torch.from_numpy(mask)]  # [A, V]: the head is the identity
     heat = torch.full((len(rows),), temperature, dtype=torch.float64)
-    live = vocab_stats(
-        rows, lambda h: h, torch.from_numpy(target[mask]), [Logprob()], num_chunks=4, temperature=heat
-    )[0]
+    live = vocab_stats(rows, lambda h: h, torch.from_numpy(target[mask]), [Logprob()], num_chunks=4, temperature=heat)[
+        0
+    ]
     table = actions(LENGTH)
     table = replace(table, advantage=torch.tensor(advantage, dtype=torch.float64)[table.seq])
     view = View(table, {LOGP: live, OLD_LOGP: torch.from_numpy(old[mask])})

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from fake_ranks import Rank, results_of
 from loss_views import actions, loss_and_gradients, rows_of, values
 
 from posttrain.comm import SingleProcess
@@ -13,6 +12,7 @@ from posttrain.losses.api import Gate, Objective, Part, Term, View, key
 from posttrain.losses.policy import PPOClip, Reinforce
 from posttrain.stats.columns import LOGP, OLD_LOGP, REF_LOGP, Need
 from posttrain.stats.vocab import Entropy
+from tests.fake_ranks import Rank, results_of
 
 ONE = SingleProcess()
 LENGTHS = [3, 1, 4, 2, 5, 2]
@@ -72,10 +72,12 @@ def whole(objective: Objective) -> View:
 # ---- by hand ----
 def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
     table = actions([1, 3], [Origin.POLICY, Origin.EXPERT])
-    objective = Objective({
-        "a": Part(Constant(2.0), weight=lambda step: 10.0 * step),
-        "b": Part(Constant(5.0), rows=(Origin.EXPERT,), reduce="seq_mean_token_sum", length=4.0),
-    })
+    objective = Objective(
+        {
+            "a": Part(Constant(2.0), weight=lambda step: 10.0 * step),
+            "b": Part(Constant(5.0), rows=(Origin.EXPERT,), reduce="seq_mean_token_sum", length=4.0),
+        }
+    )
     seen: dict[str, float] = {}
     view = View(table, values({LOGP}, 4), step=3, track=lambda n, x: seen.update({n: float(x)}))
     weights = objective.prepare(view, ONE)
@@ -178,9 +180,7 @@ CUTS = {  # rank -> micro-batch -> sequences
 @pytest.mark.parametrize("gated", ["no gate", "rows", "gated"])
 @pytest.mark.parametrize("reduce", ["token_mean", "seq_mean_token_mean", "seq_mean_token_sum"])
 @pytest.mark.parametrize("cut", CUTS)
-def test_every_split_over_ranks_and_micro_batches_has_the_same_gradient(
-    cut: str, reduce: str, gated: str
-) -> None:
+def test_every_split_over_ranks_and_micro_batches_has_the_same_gradient(cut: str, reduce: str, gated: str) -> None:
     gates, count = ((), "rows") if gated == "no gate" else ((Unlikely(),), gated)
     view = whole(mixed(reduce, gates, count))
     loss, gradients = loss_and_gradients(mixed(reduce, gates, count), view, ONE)

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fake_ranks import Rank, results_of
 from loss_views import actions, rows_of
 
 from posttrain.comm import SingleProcess
 from posttrain.losses.reduce import reduction
+from tests.fake_ranks import Rank, results_of
 
 ONE = SingleProcess()
 EXPECTED = {  # sequences of 1, 2 and 3 tokens

@@ -30,9 +30,7 @@ def inputs(rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return hidden, torch.randint(V, (rows,)), heat
 
 
-def whole(
-    hidden: torch.Tensor, head: torch.nn.Linear, target: torch.Tensor, heat: torch.Tensor | None
-) -> torch.Tensor:
+def whole(hidden: torch.Tensor, head: torch.nn.Linear, target: torch.Tensor, heat: torch.Tensor | None) -> torch.Tensor:
     """The same two statistics from all logits at once."""
     logits = hidden @ head.weight.T + head.bias
     logp = torch.log_softmax(logits if heat is None else logits / heat[:, None], dim=-1)
