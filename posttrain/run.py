@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -144,7 +145,7 @@ class Run:
     def interrupted(self, step: int) -> None:
         """Saves what is finished and says how to go on."""
         saved = self.checkpoints.save(step) if step > 0 else None
-        resume = f"posttrain train {self.loaded.path} {' '.join(self.loaded.overrides)}".rstrip() + " --resume"
+        resume = shlex.join(["posttrain", "train", str(self.loaded.path), *self.loaded.overrides, "--resume"])
         self.console.interrupted(step=step, checkpoint=saved, resume=resume)
 
     def finish(self, step: int) -> None:

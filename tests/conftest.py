@@ -76,10 +76,10 @@ def learner(tiny_model: Path) -> Iterator[DeepSpeedLearner]:
     import torch
     import torch.distributed as dist
 
-    from posttrain.world import join_world
     from posttrain.config.recipe import Learner
     from posttrain.learner.deepspeed import DeepSpeedLearner
     from posttrain.learner.models import load_policy
+    from posttrain.world import join_world
 
     before = {name: os.environ.get(name) for name in LAUNCHER}
     comm, device = join_world()

@@ -70,6 +70,7 @@ def test_problems_of_this_machine_are_only_printed(capsys: pytest.CaptureFixture
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "recipe.yaml").write_text("name: other\n")
+    (folder / "metrics.jsonl").write_text('{"step": 1}\n')
     assert main(["check", "quickstart", f"output={folder}"]) == 0
     assert "already holds the run of another recipe" in " ".join(capsys.readouterr().out.split())
 

@@ -149,7 +149,7 @@ def test_ctrl_c_saves_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not alive(str(tmp_path / "interrupted"))
     assert not list(Path("/dev/shm").glob(f"posttrain-*-{process.pid}*"))
     [saved] = (tmp_path / "interrupted" / "checkpoints").iterdir()
-    assert f"saved in {saved}" in " ".join(printed.split())
+    assert f"\nsaved in {saved}\n" in printed
     assert "--resume" in printed
     steps = [line["step"] for line in metrics(tmp_path / "interrupted")]
     assert saved.name == f"step-{steps[-1]:05d}"

@@ -73,6 +73,7 @@ class DeepSpeedLearner:
             batches = [self.score(b, objective.needs) for b in batches]
         norms = [self._update_once(batch, objective, step, report, first=i == 0) for i, batch in enumerate(batches)]
         out = {_name(k): v for k, v in report.reduce(self.comm).items()}
+        out["total/loss"] /= len(batches)  # of one update; what the parts report is their sum over the updates
         return out | {"policy/grad_norm": float(np.mean(norms)), "policy/lr": lr}
 
     def score(self, batch: TrainBatch, needs: frozenset[Need]) -> TrainBatch:
@@ -131,7 +132,7 @@ class DeepSpeedLearner:
             if first:
                 _mismatch(view, report)
             loss = objective(view, {name: w[micro.start : micro.stop] for name, w in weights.items()})
-            report.track("loss", loss.detach())
+            report.track("total/loss", loss.detach())
             # DeepSpeed averages over ranks; the weights already hold the denominators of all of them.
             self.engine.backward(loss * self.comm.world, scale_wrt_gas=False)
         self.engine.step()

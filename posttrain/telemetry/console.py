@@ -149,19 +149,20 @@ class Console:
             self._print(line, style)
 
     def stopped(self, message: str, *, hint: str = "") -> None:
-        """The run ends early: why, and how to go on."""
+        """The run ends early: why, and how to go on. The hint is a command or a path: it is never broken."""
         self._still()
         self._phase = None
         for line in message.splitlines():
             self._wrapped("stopped: ", line, "bold red")
-        if hint:
-            self._wrapped("", hint, "")
+        for line in hint.splitlines():
+            self._print(line)
 
     def interrupted(self, *, step: int, checkpoint: Path | None = None, resume: str = "") -> None:
         """Ctrl-C: what is safe, and the command that goes on."""
-        saved = f"saved in {checkpoint}" if checkpoint is not None else "nothing saved: no step was finished"
-        hint = f"go on with: {resume}" if resume and checkpoint is not None else ""
-        self.stopped(f"by you after {step} steps; {saved}", hint=hint)
+        if checkpoint is None:
+            self.stopped("by you; nothing saved: no step was finished")
+        else:
+            self.stopped(f"by you after {step} steps", hint=f"saved in {checkpoint}\ngo on with: {resume}")
 
     def close(self) -> None:
         """Gives the terminal back. Safe to call twice."""

@@ -57,7 +57,7 @@ def problem(path: Path, *overrides: str) -> str:
         (["learner.lr=0"], "learner.lr", ["greater than 0"]),
         (["learner.lr=.nan"], "learner.lr", ["nan"]),
         (["objective={}"], "", []),
-        (["model.heads=3"], "model", ["multiple of 2 x heads"]),
+        (["model.heads=3"], "model", ["multiple of 32 x heads"]),
         (["model.kv_heads=3"], "model", ["Try kv_heads"]),
         (["model={use: pretrained, path: ./nowhere}"], "model", ["./nowhere", "does not exist"]),
         (["reward.correct.weight=high"], "reward.correct.weight", ["valid number", "got 'high'"]),

@@ -27,7 +27,7 @@ def saved(folder: Path, step: int) -> Path:
 
 # ---- which ones count ----
 def test_complete_ones_are_listed_oldest_first(tmp_path: Path) -> None:
-    places = [saved(tmp_path, step) for step in (100_000, 20, 9)]
+    places = [saved(tmp_path, step) for step in (100_000, 99_999, 20, 9)]
     assert complete(tmp_path) == places[::-1]
     assert latest(tmp_path) == places[0]
 
@@ -76,6 +76,7 @@ def test_a_broken_manifest_is_damage_too(tmp_path: Path, content: str) -> None:
 
 # ---- random numbers ----
 def test_a_restored_random_state_gives_the_same_numbers() -> None:
+    random.gauss(0, 1), np.random.normal()  # each of which keeps a second number for the next call
     state = json.loads(json.dumps(checkpoint._random_state()))
     want = [random.random(), random.gauss(0, 1), np.random.normal(), np.random.rand(), float(torch.rand(1))]
     checkpoint._set_random_state(state)

@@ -23,7 +23,7 @@ WORKER = Path(__file__).with_name("zero_worker.py")
 def rows() -> list[Rollout]:
     rng = np.random.default_rng(3)
     out = []
-    for i in range(11):  # an odd number: the ranks do not get the same
+    for _ in range(11):  # an odd number: the ranks do not get the same
         n, m = int(rng.integers(2, 9)), int(rng.integers(1, 20))
         advantage = np.full(m, rng.normal(), dtype=np.float32)
         ids = rng.integers(3, 250, n + m)

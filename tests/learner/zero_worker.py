@@ -12,13 +12,13 @@ import torch
 def main(model: str, rows_file: str, out: str, updates: str) -> None:
     from safetensors.torch import save_file
 
-    from posttrain.world import join_world
     from posttrain.config.recipe import Learner
     from posttrain.learner.deepspeed import DeepSpeedLearner, zero_stage_of_launch
     from posttrain.learner.models import load_policy
     from posttrain.learner.publish import gathered_weights
     from posttrain.losses import Objective, Part
     from posttrain.losses.policy import PPOClip
+    from posttrain.world import join_world
 
     rows = pickle.loads(Path(rows_file).read_bytes())
     comm, device = join_world()

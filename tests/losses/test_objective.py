@@ -44,6 +44,14 @@ class Unlikely(Gate):
 
 
 @dataclass
+class Half(Gate):
+    scope: str = "step"  # type: ignore[assignment]
+
+    def __call__(self, t: View) -> torch.Tensor:
+        return torch.full_like(t.advantage, 0.5)
+
+
+@dataclass
 class Centred(Term):
     """A term that measures a mean over the whole update batch."""
 
@@ -91,14 +99,18 @@ def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
 
 @pytest.mark.parametrize(
     ("count", "expected"),
-    [("rows", [0.25, 0.0, 0.0, 0.25]), ("gated", [0.5, 0.0, 0.0, 0.5])],
+    [("rows", [0.125, 0.0, 0.0, 0.125]), ("gated", [0.25, 0.0, 0.0, 0.25])],
 )
 def test_gates_multiply_and_the_count_says_what_the_denominator_is(count: str, expected: list[float]) -> None:
-    part = Part(Constant(), gates=(Unlikely(), Unlikely()), count=count)  # type: ignore[arg-type]
+    part = Part(Constant(), gates=(Unlikely(), Half()), count=count)  # type: ignore[arg-type]
     objective = Objective({"x": part})
     old = torch.tensor([-3.0, -1.0, -1.0, -3.0], dtype=torch.float64)
     view = View(actions([4]), {OLD_LOGP: old})
-    assert objective.prepare(view, ONE)["x"].tolist() == expected
+    weights = objective.prepare(view, ONE)
+    assert weights["x"].tolist() == expected
+    live = old.clone().requires_grad_()
+    loss = objective(replace(view, values={**view.values, LOGP: live}), weights)
+    assert torch.autograd.grad(loss, live)[0].tolist() == expected  # a step gate counts once
 
 
 def test_a_gate_at_micro_scope_sees_the_live_policy() -> None:

@@ -200,7 +200,7 @@ def test_ctrl_c_is_short_and_says_how_to_go_on():
     console, stream, _ = plain()
     console.interrupted(step=12, checkpoint=Path("c/step-00012"), resume="posttrain train r.yaml --resume")
     assert stream.getvalue() == (
-        "  stopped: by you after 12 steps; saved in c/step-00012\n  go on with: posttrain train r.yaml --resume\n"
+        "  stopped: by you after 12 steps\nsaved in c/step-00012\ngo on with: posttrain train r.yaml --resume\n"
     )
 
 
