@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,7 @@ from posttrain.config.models import TinyModel
 from posttrain.config.recipe import Recipe
 from posttrain.data.chat import fitting, message_builder
 from posttrain.data.tasks import TaskData
-from posttrain.data.types import Origin
+from posttrain.data.types import Origin, Prompt
 from posttrain.evaluation.runner import HeldOut
 from posttrain.first_weights import context_of, dtype_of, first_model, warm_up
 from posttrain.learner.checkpoint import Checkpoints, latest
@@ -41,34 +45,46 @@ from posttrain.world import wait_for_builders
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5}
 
 
+@dataclass(frozen=True)
+class Ground:
+    """What every part of a run stands on."""
+
+    loaded: Loaded
+    comm: Distributed | SingleProcess
+    device: torch.device
+    console: Console
+    stop: Stop
+    folder: RunFolder | None  # on rank 0
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.loaded.recipe
+
+    @property
+    def output(self) -> Path:
+        return Path(self.recipe.output)
+
+
 def assemble(
     loaded: Loaded, comm: Distributed | SingleProcess, device: torch.device, stop: Stop, resume: bool, overwrite: bool
 ) -> Run:
     """Every object of the run. The engine starts while the warm-up still trains."""
-    recipe = loaded.recipe
+    recipe, began = loaded.recipe, time.monotonic()
     console = Console(steps=recipe.steps, rank=comm.rank)
-    began = time.monotonic()
     data = recipe.task.load(message_builder(recipe.chat.system, recipe.chat.user), recipe.eval.problems, recipe.seed)
-    output = Path(recipe.output)
-    folder = RunFolder(output) if comm.rank == 0 else None
+    folder = RunFolder(recipe.output) if comm.rank == 0 else None
     if folder is not None:
         _open(folder, loaded, resume, overwrite)
     comm.barrier()
+    ground = Ground(loaded, comm, device, console, stop, folder)
     resources: list[Any] = []
     try:
-        first = first_model(recipe, output, comm, console, resume)
-        dtype = dtype_of(recipe.model, device)
-        engine = _engine(recipe, first, dtype, device, comm, output, stop)
-        resources += [engine] if engine else []
-        scorer = Scorer(
-            {name: (part.reward, part.weight) for name, part in recipe.reward.items()},
-            workers=recipe.scoring.workers,
-            timeout=recipe.scoring.timeout,
-            memory_mb=recipe.scoring.memory_mb,
-        ) if engine else None  # fmt: skip
-        resources += [scorer] if scorer else []
-        source = warm_up(recipe, first, output, comm, console, stop, resume)
-        run = _connect(loaded, data, comm, device, console, stop, folder, source, dtype, engine, scorer)
+        first = first_model(recipe, ground.output, comm, console, resume)
+        engine = _engine(ground, first)
+        scorer = _scorer(recipe) if engine else None
+        resources += [thing for thing in (engine, scorer) if thing]
+        source = warm_up(recipe, first, ground.output, comm, console, stop, resume)
+        run = _connect(ground, data, source, engine, scorer)
     except BaseException:
         while resources:
             resources.pop().close()
@@ -104,119 +120,109 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _connect(
-    loaded: Loaded,
-    data: TaskData,
-    comm: Distributed | SingleProcess,
-    device: torch.device,
-    console: Console,
-    stop: Stop,
-    folder: RunFolder | None,
-    source: Path,
-    dtype: str,
-    engine: VLLMEngine | None,
-    scorer: Scorer | None,
-) -> Run:
+def _connect(ground: Ground, data: TaskData, source: Path, engine: VLLMEngine | None, scorer: Scorer | None) -> Run:
     from transformers import AutoTokenizer
 
-    recipe = loaded.recipe
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    context = context_of(recipe, source)
-    train = fitting(tokenizer, data.train, context - recipe.sampling.max_tokens, recipe.chat.too_long)
-    heldout = fitting(tokenizer, data.heldout, context - recipe.sampling.max_tokens, recipe.chat.too_long)
+    recipe, comm = ground.recipe, ground.comm
+    tokenizer, context = AutoTokenizer.from_pretrained(source), context_of(recipe, source)
+    room = min(context, recipe.learner.tokens_per_micro_batch) - recipe.sampling.max_tokens  # for a prompt
+    train, heldout = (fitting(tokenizer, p, room, recipe.chat.too_long) for p in (data.train, data.heldout))
     engine_ranks = [rank for rank, has in enumerate(comm.gather_objects(engine is not None)) if has]
-    console.phase("starting DeepSpeed")
-    learner = _learner(recipe, source, dtype, comm, device, console)
-    console.done()
-    sampler = Sampler(tokenizer, comm, engine, scorer, engine_ranks, context, recipe.seed)
-    publisher = Publisher(learner, comm, engine.load_weights if engine else None)
+    with ground.console.during("starting DeepSpeed"):
+        learner = _learner(ground, source)
     recipe.curriculum.start(train, recipe.seed)
-    guards = Guards(
-        max_tokens=recipe.sampling.max_tokens,
-        all_zero_steps=recipe.guards.all_zero_steps,
-        truncated=recipe.guards.truncated,
-        max_failed=recipe.scoring.max_failed,
-    )
-    tolerance = recipe.engine.probe.tolerance
+    guards = _guards(recipe)
+    keep, checkpoints = recipe.checkpoint.keep, ground.output / "checkpoints"
+    publisher = Publisher(learner, comm, engine.load_weights if engine else None)
     return Run(
-        loaded=loaded,
+        loaded=ground.loaded,
         comm=comm,
-        console=console,
-        stop=stop,
-        folder=folder,
+        console=ground.console,
+        stop=ground.stop,
+        folder=ground.folder,
         model=source,
         curriculum=recipe.curriculum,
         strategy=recipe.strategy,
         advantage=recipe.advantage,
         selects=recipe.selects,
         objective=_objective(recipe),
-        sampler=sampler,
-        sampling=Sampling(temperature=recipe.sampling.temperature, max_tokens=recipe.sampling.max_tokens),
-        probe_prompts=train[: recipe.engine.probe.prompts * len(engine_ranks)],
+        sampler=Sampler(tokenizer, comm, engine, scorer, engine_ranks, context, recipe.seed, ground.stop),
+        sampling=_sampling(recipe, recipe.sampling.temperature),
+        probe_prompts=_probe_prompts(train, recipe.engine.probe.prompts * len(engine_ranks)),
         learner=learner,
         rate=recipe.learner.schedule,
         publisher=publisher,
-        probe=Probe(TOLERANCE[dtype] if tolerance == "auto" else tolerance),
-        heldout=HeldOut(
-            heldout,
-            recipe.eval.samples,
-            Sampling(temperature=recipe.eval.temperature, max_tokens=recipe.sampling.max_tokens),
-        ),
-        checkpoints=Checkpoints(
-            Path(recipe.output) / "checkpoints",
-            recipe.checkpoint.keep,
-            source,
-            learner,
-            comm,
-            _stateful(recipe, guards),
-        ),
+        probe=_probe(ground),
+        heldout=HeldOut(heldout, recipe.eval.samples, _sampling(recipe, recipe.eval.temperature)),
+        checkpoints=Checkpoints(checkpoints, keep, source, learner, comm, _stateful(recipe, guards)),
         guards=guards,
         resources=[publisher],
     )
 
 
+def _probe_prompts(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+    """As many for every engine, also where there are fewer prompts than engines."""
+    return [prompts[i % len(prompts)] for i in range(count)]
+
+
+def _sampling(recipe: Recipe, temperature: float) -> Sampling:
+    return Sampling(temperature=temperature, max_tokens=recipe.sampling.max_tokens)
+
+
+def _guards(recipe: Recipe) -> Guards:
+    return Guards(
+        max_tokens=recipe.sampling.max_tokens,
+        all_zero_steps=recipe.guards.all_zero_steps,
+        truncated=recipe.guards.truncated,
+        max_failed=recipe.scoring.max_failed,
+    )
+
+
+def _probe(ground: Ground) -> Probe:
+    tolerance = ground.recipe.engine.probe.tolerance
+    return Probe(TOLERANCE[dtype_of(ground.recipe.model, ground.device)] if tolerance == "auto" else tolerance)
+
+
+def _scorer(recipe: Recipe) -> Scorer:
+    return Scorer(
+        {name: (part.reward, part.weight) for name, part in recipe.reward.items()},
+        workers=recipe.scoring.workers,
+        timeout=recipe.scoring.timeout,
+        memory_mb=recipe.scoring.memory_mb,
+    )
+
+
 # ---- engine and learner ----
-def _engine(
-    recipe: Recipe,
-    model: Path,
-    dtype: str,
-    device: torch.device,
-    comm: Distributed | SingleProcess,
-    output: Path,
-    stop: Stop,
-) -> VLLMEngine | None:
+def _engine(ground: Ground, model: Path) -> VLLMEngine | None:
     """One engine per rank on GPUs, one per node on the CPU."""
+    recipe, on_cpu = ground.recipe, ground.device.type == "cpu"
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    if device.type == "cpu" and local != 0:
+    if on_cpu and local != 0:
         return None
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     settings = EngineSettings(
         model=str(model),
-        dtype=dtype,
+        dtype=dtype_of(recipe.model, ground.device),
         context=context_of(recipe, model),
         max_sequences=recipe.engine.max_sequences,
         kv_cache_gib=recipe.engine.kv_cache_gib,
         gpu_memory=recipe.engine.gpu_memory,
-        device="cpu" if device.type == "cpu" else (visible.split(",")[local] if visible else str(local)),
+        device="cpu" if on_cpu else (visible.split(",")[local] if visible else str(local)),
     )
-    return VLLMEngine(settings, output / f"engine-{comm.rank}.log", recipe.engine.start_timeout, stop)
+    log = ground.output / f"engine-{ground.comm.rank}.log"
+    return VLLMEngine(settings, log, recipe.engine.start_timeout, ground.stop)
 
 
-def _learner(
-    recipe: Recipe,
-    source: Path,
-    dtype: str,
-    comm: Distributed | SingleProcess,
-    device: torch.device,
-    console: Console,
-) -> DeepSpeedLearner:
-    wait_for_builders(comm, console)
+def _learner(ground: Ground, source: Path) -> DeepSpeedLearner:
+    wait_for_builders(ground.comm, ground.console)
     import deepspeed
 
-    deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), verbose=False)
-    attention = "auto" if isinstance(recipe.model, TinyModel) else recipe.model.attention
-    policy = load_policy(source, dtype, attention, device)
-    return DeepSpeedLearner(policy, recipe.learner, comm, device, zero_stage_of_launch())
+    with contextlib.redirect_stdout(sys.stderr):  # it reports what it loads between the lines of the progress table
+        deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), verbose=False)
+    model = ground.recipe.model
+    attention = "auto" if isinstance(model, TinyModel) else model.attention
+    policy = load_policy(source, dtype_of(model, ground.device), attention, ground.device)
+    return DeepSpeedLearner(policy, ground.recipe.learner, ground.comm, ground.device, zero_stage_of_launch())
 
 
 def _stateful(recipe: Recipe, guards: Guards) -> dict[str, Any]:

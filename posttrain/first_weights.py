@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ def first_model(
         folder = output / "initial"
         if comm.rank == 0 and not (resume and (folder / "model.safetensors").is_file()):
             with console.during("building the tiny model"):
-                build_tiny(model, recipe.seed, folder)
+                part = folder.with_name("initial.part")
+                build_tiny(model, recipe.seed, part)
+                shutil.rmtree(folder, ignore_errors=True)
+                part.rename(folder)  # a folder of this name is complete
         comm.barrier()
         return folder
     assert isinstance(model, PretrainedModel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -19,8 +20,10 @@ from posttrain.config.errors import ConfigError
 from posttrain.config.imports import package_folder
 from posttrain.config.load import load_recipe
 from posttrain.config.names import nearest
+from posttrain.signals import ASKING
 
 OURS = "posttrain: "  # what `posttrain.train` puts before the lines that a person should see
+LOST = ("Connection closed by peer", "Connection reset by peer")
 GRACE = 25.0  # seconds between a Ctrl-C and the end of whatever is still there
 
 
@@ -77,6 +80,8 @@ def _gpus() -> int:
     """How many the driver lists; counted without importing torch."""
     if not doctor.has_cuda():
         return 0
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return sum(bool(device.strip()) for device in visible.split(","))
     asked = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
     return sum(line.startswith("GPU ") for line in asked.stdout.splitlines())
 
@@ -88,37 +93,48 @@ def _shorter(word: str) -> str:
 
 def _run(words: Sequence[str]) -> int:
     """The launcher in a session of its own: a Ctrl-C in the terminal reaches us alone, and we pass it on once."""
+    asked = _Signals()
     with tempfile.NamedTemporaryFile("w", prefix="posttrain-", suffix=".log", delete=False) as log:
         # torch's launcher sets one thread per rank too, but says so in four lines.
         environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        if not doctor.has_cuda():
+            environment.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns that it found no GPU
         process = subprocess.Popen(
             words, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True, errors="replace"
         )
+        asked.pass_on_to(process)
         assert process.stderr is not None
         relay = _Relay(process.stderr, log)
         relay.start()
-        asked = _Signals(process)
         try:
             code = process.wait()
         finally:
             asked.restore()
             relay.join(timeout=5)
-    return _outcome(code, asked, relay, Path(log.name))
+    return _outcome(code, asked.number, relay.said, Path(log.name))
 
 
-def _outcome(code: int, asked: _Signals, relay: _Relay, log: Path) -> int:
-    if code == 0 or asked.number is not None:
+def _outcome(code: int, asked: int | None, said: Sequence[str], log: Path) -> int:
+    """The exit code, and for a crash the words of the rank that broke. A log that nobody needs is removed."""
+    broken = [] if code == 0 else _traceback(log.read_text(errors="replace").splitlines())
+    if said or (not broken and (code == 0 or asked is not None)):
         log.unlink()
-        return 128 + asked.number if asked.number is not None else 0
-    if relay.said:
-        log.unlink()
-        return 2 if any(line.startswith("error:") for line in relay.said) else 3
-    lines = log.read_text(errors="replace").splitlines()
-    # What broke is a rank's traceback; the launcher's own comes after it and says nothing.
-    tail = [line for line in lines if line.startswith("[rank0]: ")][-30:] or lines[-30:]
-    print("\n".join(tail), file=sys.stderr)
+        if code == 0 or (asked is not None and not any(line.startswith("error:") for line in said)):
+            return 0 if code == 0 else 128 + (asked or 0)
+        return 2 if any(line.startswith("error:") for line in said) else 3
+    print("\n".join(broken or log.read_text(errors="replace").splitlines()[-30:]), file=sys.stderr)
     print(f"posttrain: the run crashed (exit code {code}); everything it wrote to stderr is in {log}", file=sys.stderr)
     return 1
+
+
+def _traceback(lines: Sequence[str]) -> list[str]:
+    """The end of the traceback of the rank that broke first; the others only lost their connection to it."""
+    by_rank: dict[str, list[str]] = {}
+    for line in lines:
+        if found := re.match(r"\[rank(\d+)\]: ", line):
+            by_rank.setdefault(found[1], []).append(line)
+    own = [text for text in by_rank.values() if not any(lost in line for line in text for lost in LOST)]
+    return own[0][-30:] if own else []
 
 
 class _Relay(threading.Thread):
@@ -141,10 +157,15 @@ class _Relay(threading.Thread):
 class _Signals:
     """Passes the first Ctrl-C on to the launcher, which tells every rank; ends everything when that takes too long."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[str] | None = None
         self.number: int | None = None
-        self._before = {n: signal.signal(n, self._receive) for n in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {n: signal.signal(n, self._receive) for n in ASKING}
+
+    def pass_on_to(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        if self.number is not None:  # asked while the launcher was being started
+            self._tell()
 
     def restore(self) -> None:
         for number, handler in self._before.items():
@@ -155,11 +176,17 @@ class _Signals:
             self._kill()
             return
         self.number = number
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.process is None:
+            return
         self.process.send_signal(signal.SIGINT)
         timer = threading.Timer(GRACE, self._kill)
         timer.daemon = True
         timer.start()
 
     def _kill(self) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+        """The launcher alone: its ranks are in sessions of their own and end with it, and their engines with them."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -20,11 +21,12 @@ from posttrain.learner.publish import Probe, Publisher, gathered_weights
 from posttrain.losses.api import Objective
 from posttrain.rollout.engine import Interrupted, Sampling
 from posttrain.rollout.sampler import BoundSample, Sampler
+from posttrain.signals import Stop
 from posttrain.telemetry.console import Console
-from posttrain.telemetry.guards import Guards, raise_if_stopping
+from posttrain.telemetry.guards import Guards, RunStopped, raise_if_stopping
 from posttrain.telemetry.metrics import StepMetrics
 from posttrain.telemetry.report import write_report
-from posttrain.telemetry.sinks import RunFolder
+from posttrain.telemetry.sinks import RunFolder, told
 
 
 @dataclass(kw_only=True)
@@ -34,7 +36,7 @@ class Run:
     loaded: Loaded
     comm: Distributed | SingleProcess
     console: Console
-    stop: Callable[[], bool]
+    stop: Stop
     folder: RunFolder | None
     model: Path  # what the first weights came from: configuration and tokenizer
     curriculum: Curriculum
@@ -87,19 +89,31 @@ class Run:
 
     def learn(self, groups: Sequence[Group], step: int, metrics: StepMetrics) -> None:
         """Rows -> new weights. Without a single row the weights stay, and the step says so."""
-        rows: list[Rollout] = [r for g in groups for r in g.rollouts]
-        metrics.set("learn/rows", len(rows))
-        self.console.working(f"step {step + 1}: learning from {len(rows)} rows")
-        if not rows:
+        batches = update_batches(groups, self.recipe.batch.updates)
+        metrics.set("learn/rows", sum(map(len, batches)))
+        metrics.set("learn/updates", len(batches))
+        self.console.working(f"step {step + 1}: learning")
+        if not batches:
             return
         with metrics.time("learn"):
             lr = self.recipe.learner.lr * self.rate(step, self.recipe.steps)
-            metrics.merge(self.learner.update(rows, self.objective, step, self.recipe.batch.updates, lr))
+            metrics.merge(self.learner.update(batches, self.objective, step, lr))
+
+    def wait_for_engine(self) -> None:
+        """Until every engine is up. Whoever asks to stop meanwhile is heard by all ranks."""
+        engine, stopped = self.sampler.engine, False
+        try:
+            if engine is not None:
+                engine.wait_until_ready()
+        except Interrupted:
+            stopped = True
+        if any(self.comm.gather_objects(stopped)):
+            raise Interrupted
 
     def publish(self, version: int, metrics: StepMetrics | None = None) -> float:
         """New weights -> every engine, and the proof that they arrived. Returns the largest difference in nats."""
         metrics = metrics or StepMetrics(version)
-        with metrics.time("sync"):
+        with metrics.time("sync"), self.stop.shielded():  # half-published weights are nothing to stop at
             self.publisher.publish(version)
             settings = self.recipe.engine.probe
             sampling = Sampling(temperature=self.sampling.temperature, max_tokens=settings.tokens)
@@ -108,16 +122,29 @@ class Run:
         metrics.add_max("sync/max_difference", worst)
         return worst
 
-    def evaluate(self, name: str, metrics: StepMetrics | None = None) -> runner.Evaluation:
-        """Held-out accuracy under the weights that the engine has now."""
+    def evaluate(self, name: str, metrics: StepMetrics | None = None) -> None:
+        """Held-out accuracy under the weights that the engine has now. An interrupted one leaves nothing behind."""
         started = time.perf_counter()
-        result = self.heldout(self.sampler)
+        try:
+            result = self.heldout(self.sampler)
+        except Interrupted:
+            return  # the loop asks at its next turn
         if metrics is not None:
             metrics.set("eval/accuracy", result.accuracy)
+            metrics.set("eval/unjudged", result.unjudged)
             metrics.add_seconds("evaluate", time.perf_counter() - started)
         if self.folder is not None:
             runner.write(self.folder.eval_path(name), result.rows)
-        return result
+        share, most = result.unjudged / max(len(result.rows), 1), self.recipe.scoring.max_failed
+        if share > most:
+            raise RunStopped(
+                f"evaluation {name!r}: {share:.1%} of the completions could not be judged, more than scoring.max_failed = "
+                f"{most:g}; an accuracy over the others would mislead. First: {result.first_unjudged}"
+            )
+
+    def evaluated(self, name: str) -> bool:
+        """The same answer on every rank."""
+        return bool(self.comm.broadcast(self.folder is not None and self.folder.eval_path(name).is_file()))
 
     # ---- what a step leaves behind ----
     def record(self, step: int, metrics: StepMetrics, groups: Sequence[Group], trained: Sequence[Group]) -> None:
@@ -135,16 +162,22 @@ class Run:
         weights = gathered_weights(self.learner, keep=self.comm.rank == 0)
         out = Path(self.recipe.output) / "model"
         if self.comm.rank == 0:
-            save_pretrained(self.learner, weights, self.model, out)
+            with told(out):
+                save_pretrained(self.learner, weights, self.model, out)
         return out
 
-    def asked_to_stop(self) -> bool:
-        """The same answer on every rank."""
-        return any(self.comm.gather_objects(self.stop()))
+    def stop_if_asked(self) -> None:
+        """Raises Interrupted on every rank, or on none."""
+        if any(self.comm.gather_objects(self.stop())):
+            raise Interrupted
+
+    def save_checkpoint(self, step: int) -> Path:
+        with told(Path(self.recipe.output)):
+            return self.checkpoints.save(step)
 
     def interrupted(self, step: int) -> None:
         """Saves what is finished and says how to go on."""
-        saved = self.checkpoints.save(step) if step > 0 else None
+        saved = self.save_checkpoint(step) if step > 0 else None
         resume = shlex.join(["posttrain", "train", str(self.loaded.path), *self.loaded.overrides, "--resume"])
         self.console.interrupted(step=step, checkpoint=saved, resume=resume)
 
@@ -175,6 +208,14 @@ class Run:
     def close(self) -> None:
         while self.resources:
             self.resources.pop().close()
+
+
+def update_batches(groups: Sequence[Group], updates: int) -> list[list[Rollout]]:
+    """Equal shares of the groups, whole groups in each; fewer than `updates` where there are not as many groups."""
+    filled = [g for g in groups if g.rollouts]
+    count = min(updates, len(filled))
+    bounds = [len(filled) * i // count for i in range(count + 1)] if count else [0]
+    return [[r for g in filled[a:b] for r in g.rollouts] for a, b in itertools.pairwise(bounds)]
 
 
 def _with_advantages(groups: Sequence[Group], trained: Sequence[Group]) -> list[Group]:

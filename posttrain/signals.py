@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 # A launcher passes on the signal that its ranks already got from the terminal: an echo, not a second request.
 ECHO_SECONDS = 5.0
+ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
@@ -16,13 +20,23 @@ class Stop:
     def __init__(self) -> None:
         self.signal: int | None = None
         self._at = 0.0
+        self._shielded = False
 
     def install(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ASKING:
             signal.signal(number, self._receive)
 
     def __call__(self) -> bool:
-        return self.signal is not None
+        return self.signal is not None and not self._shielded
+
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """Inside, nobody is told: for work that all ranks must finish together once it has begun."""
+        self._shielded = True
+        try:
+            yield
+        finally:
+            self._shielded = False
 
     @property
     def exit_code(self) -> int:
@@ -35,3 +49,8 @@ class Stop:
             raise KeyboardInterrupt
         if self.signal is None:
             self.signal, self._at = number, now
+
+
+def die_with_parent() -> None:
+    """Ends this process when the one that started it ends, however that happens (PR_SET_PDEATHSIG, Linux)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from posttrain.config.errors import ConfigError
-from posttrain.signals import Stop
+from posttrain.signals import Stop, die_with_parent
 from posttrain.telemetry.metrics import StepMetrics
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ def train(run: Run) -> None:
     step = run.checkpoints.restore() if run.resuming else 0
     try:
         with run.console.during("publishing the first weights to the engine"):
+            run.wait_for_engine()
             run.publish(step)
         if step == 0 and recipe.eval.before:
             with run.console.during("evaluation before training"):
                 run.evaluate("before")
         while step < recipe.steps:
-            if run.asked_to_stop():
-                raise Interrupted
+            run.stop_if_asked()
             metrics = StepMetrics(step + 1)
             with metrics.time("step"):
                 groups = run.collect(step, metrics)  # prompts -> scored groups
@@ -46,7 +46,10 @@ def train(run: Run) -> None:
                 run.evaluate("after", metrics)
             run.record(step, metrics, groups, credited)
             if _due(step, recipe.checkpoint.every) or (last and recipe.checkpoint.every):
-                run.checkpoints.save(step)
+                run.save_checkpoint(step)
+        if recipe.eval.after and not run.evaluated("after"):  # resumed after the last step, or stopped in between
+            run.evaluate("after")
+            run.stop_if_asked()
     except Interrupted:
         run.interrupted(step)
         raise
@@ -65,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint of the run folder")
     parser.add_argument("--overwrite", action="store_true", help="start over in a run folder that holds a run")
     options = parser.parse_intermixed_args(argv)
+    die_with_parent()
     stop = Stop()
     stop.install()
     try:
@@ -84,6 +88,7 @@ def _execute(loaded: Loaded, stop: Stop, resume: bool, overwrite: bool) -> int:
     from posttrain.assemble import assemble
     from posttrain.learner.publish import WeightsDiffer
     from posttrain.rollout.engine import EngineError, Interrupted
+    from posttrain.scoring.pool import ScorerBroken
     from posttrain.telemetry.guards import RunStopped
     from posttrain.warmup import WarmupFailed
     from posttrain.world import join_world
@@ -97,9 +102,14 @@ def _execute(loaded: Loaded, stop: Stop, resume: bool, overwrite: bool) -> int:
         comm.barrier()
         return 0
     except Interrupted:
+        if run is None:
+            say("stopped: by you, before the first step; nothing to save")
         return stop.exit_code
-    except (RunStopped, WeightsDiffer, EngineError, WarmupFailed) as error:
+    except (RunStopped, WeightsDiffer) as error:  # all ranks come here together
         say(f"stopped: {error}")
+        return 3
+    except (EngineError, ScorerBroken, WarmupFailed) as error:  # one rank alone does
+        say(f"stopped: {error}", every_rank=True)
         return 3
     finally:
         if run is not None:
@@ -107,11 +117,17 @@ def _execute(loaded: Loaded, stop: Stop, resume: bool, overwrite: bool) -> int:
         dist.destroy_process_group()
 
 
-def say(text: str) -> None:
-    """A line for the person in front of the terminal, on rank 0's stderr. `posttrain train` lets these through."""
-    if os.environ.get("RANK", "0") == "0":
+def say(text: str, every_rank: bool = False) -> None:
+    """Lines for the person in front of the terminal, on the stderr of one rank per node, or of whichever rank speaks.
+
+    `posttrain train` lets these through.
+    """
+    rank = os.environ.get("RANK", "0")
+    if every_rank or os.environ.get("LOCAL_RANK", "0") == "0":
         for line in text.splitlines():
-            print(f"posttrain: {line}", file=sys.stderr, flush=True)
+            print(
+                f"posttrain: {line}" if rank == "0" else f"posttrain: {line} (rank {rank})", file=sys.stderr, flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import queue
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from posttrain.config.errors import ConfigError
 from posttrain.config.recipe import Recipe, Warmup
 from posttrain.data.chat import message_builder
+from posttrain.signals import die_with_parent
 
 _LAUNCHER_PREFIXES = (
     "ACCELERATE_",
@@ -47,32 +51,71 @@ def run_warmup(
     """
     if not recipe.task.has_demonstrations:
         raise ConfigError("warmup: this task has no demonstrations to learn from; set `warmup: false`")
-    log = out.parent / "warmup.log"
+    log, part = out.parent / "warmup.log", out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(_LAUNCHER_PREFIXES)}
     environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "posttrain.warmup", str(recipe_file), str(model), str(out)]
+    # One device: with several the trainer would take `warmup.batch` demonstrations on each.
+    environment["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    command = [sys.executable, "-m", "posttrain.warmup", str(recipe_file), str(model), str(part)]
     with log.open("wb") as errors:
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
         )
         assert process.stdout is not None
         try:
-            for line in process.stdout:
+            for line in _lines(process.stdout, stop):
                 if line.startswith(MARK):  # the trainer prints lines of its own
                     now = json.loads(line.removeprefix(MARK))
                     progress(now["step"], now["steps"], now["loss"])
-                if stop():
-                    return False
+            if stop():
+                return False
+            process.wait()
         finally:
             if process.poll() is None:
-                process.terminate() if not stop() else process.kill()
-            process.wait()
+                process.kill()
+                process.wait()
     if process.returncode != 0:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
         raise WarmupFailed(
             f"the supervised warm-up ended with exit code {process.returncode}. The end of {log}:\n{tail}"
         )
+    shutil.rmtree(out, ignore_errors=True)
+    part.rename(out)  # a folder of this name is a finished warm-up
     return True
+
+
+def _lines(stream: IO[str], stop: Callable[[], bool]) -> Iterator[str]:
+    """Lines as they come, until the end or until somebody asks to stop."""
+    lines: queue.Queue[str | None] = queue.Queue()
+
+    def read() -> None:
+        for line in stream:
+            lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    while not stop():
+        try:
+            line = lines.get(timeout=0.3)
+        except queue.Empty:
+            continue
+        if line is None:
+            return
+        yield line
+
+
+def demonstration_rows(recipe: Recipe, settings: Warmup, tokenizer: Any) -> list[dict[str, list[int]]]:
+    """`input_ids` and `labels` of every demonstration; only the completion and its end token are learned."""
+    messages = message_builder(recipe.chat.system, recipe.chat.user)
+    pairs = recipe.task.demonstrations(settings.demonstrations, messages, recipe.seed)
+    # Rendered once per prompt and tokenized in one batch: the trainer's own map over the rows takes ten times as long.
+    heads = [
+        tokenizer.apply_chat_template(list(p.messages), add_generation_prompt=True, tokenize=False) for p, _ in pairs
+    ]
+    head_ids = tokenizer(heads, add_special_tokens=False)["input_ids"]
+    tail_ids = tokenizer([text + tokenizer.eos_token for _, text in pairs], add_special_tokens=False)["input_ids"]
+    return [{"input_ids": [*a, *b], "labels": [IGNORED] * len(a) + b} for a, b in zip(head_ids, tail_ids, strict=True)]
 
 
 def train_supervised(recipe: Recipe, settings: Warmup, model: Path, out: Path) -> None:
@@ -89,15 +132,7 @@ def train_supervised(recipe: Recipe, settings: Warmup, model: Path, out: Path) -
                 print(MARK + json.dumps(now))
 
     tokenizer = AutoTokenizer.from_pretrained(model)
-    messages = message_builder(recipe.chat.system, recipe.chat.user)
-    pairs = recipe.task.demonstrations(settings.demonstrations, messages, recipe.seed)
-    # Rendered once per prompt and tokenized in one batch: the trainer's own map over the rows takes ten times as long.
-    heads = [
-        tokenizer.apply_chat_template(list(p.messages), add_generation_prompt=True, tokenize=False) for p, _ in pairs
-    ]
-    head_ids = tokenizer(heads, add_special_tokens=False)["input_ids"]
-    tail_ids = tokenizer([text + tokenizer.eos_token for _, text in pairs], add_special_tokens=False)["input_ids"]
-    rows = [{"input_ids": [*a, *b], "labels": [IGNORED] * len(a) + b} for a, b in zip(head_ids, tail_ids, strict=True)]
+    rows = demonstration_rows(recipe, settings, tokenizer)
     trainer = SFTTrainer(
         model=str(model),
         args=SFTConfig(
@@ -142,4 +177,5 @@ def main(recipe_file: str, model: str, out: str) -> int:
 
 
 if __name__ == "__main__":
+    die_with_parent()
     sys.exit(main(*sys.argv[1:]))

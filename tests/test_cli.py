@@ -72,7 +72,9 @@ def test_problems_of_this_machine_are_only_printed(capsys: pytest.CaptureFixture
     (folder / "recipe.yaml").write_text("name: other\n")
     (folder / "metrics.jsonl").write_text('{"step": 1}\n')
     assert main(["check", "quickstart", f"output={folder}"]) == 0
-    assert "already holds the run of another recipe" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "train would refuse: " in printed
+    assert "already holds the run of another recipe" in printed.partition("train would refuse: ")[2]
 
 
 def test_explain_schema_and_recipes(capsys: pytest.CaptureFixture[str]) -> None:

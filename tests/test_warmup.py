@@ -26,7 +26,7 @@ def arithmetic() -> Any:
 def trainer(monkeypatch: pytest.MonkeyPatch, folder: Path, *lines: str) -> None:
     """A shell script in the place of the training process."""
     script = folder / "python"
-    script.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
+    script.write_text("\n".join(["#!/bin/sh", 'mkdir -p "$5"', *lines]) + "\n")
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr(warmup.sys, "executable", str(script))
 
@@ -57,6 +57,7 @@ def test_progress_is_told_and_other_lines_are_not(
     seen: list[Any] = []
     assert run(arithmetic, tmp_path, seen) is True
     assert seen == [(10, 20, 0.3), (20, 20, 0.15)]
+    assert (tmp_path / "warm").is_dir()
 
 
 def test_a_failure_shows_the_end_of_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arithmetic: Any) -> None:
@@ -68,6 +69,7 @@ def test_a_failure_shows_the_end_of_its_log(tmp_path: Path, monkeypatch: pytest.
     assert str(tmp_path / "warmup.log") in message
     assert message.endswith("39\n40\nout of memory")
     assert "\n20\n" not in message
+    assert not (tmp_path / "warm").exists()  # a folder of this name would pass for a finished warm-up
 
 
 def test_a_stop_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arithmetic: Any) -> None:
@@ -75,6 +77,7 @@ def test_a_stop_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     trainer(monkeypatch, tmp_path, f"echo '{line}'", "exec sleep 60")
     seen: list[Any] = []
     assert run(arithmetic, tmp_path, seen, stop=lambda: bool(seen)) is False
+    assert not (tmp_path / "warm").exists()
 
 
 def test_the_launchers_world_is_not_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arithmetic: Any) -> None:
@@ -87,4 +90,4 @@ def test_the_launchers_world_is_not_handed_on(tmp_path: Path, monkeypatch: pytes
     assert "HF_HOME" in names
     assert not {n for n in names if n.startswith(("RANK", "LOCAL_", "WORLD_SIZE", "MASTER_", "ACCELERATE_"))}
     words = (tmp_path / "words").read_text().split()
-    assert words == ["-m", "posttrain.warmup", *(str(tmp_path / n) for n in ("recipe.yaml", "model", "warm"))]
+    assert words == ["-m", "posttrain.warmup", *(str(tmp_path / n) for n in ("recipe.yaml", "model", "warm.part"))]

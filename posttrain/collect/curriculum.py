@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from posttrain.config.errors import ConfigError
 from posttrain.config.registries import CURRICULA
 from posttrain.data.types import Group, Prompt
 
@@ -38,7 +39,7 @@ class Shuffled:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["prompts"] != len(self.prompts):
-            raise ValueError(
+            raise ConfigError(
                 f"the checkpoint was made on {state['prompts']} training prompts, the task now has {len(self.prompts)}: "
                 "the order of prompts cannot be continued. Resume with the same data, or start a new run."
             )

@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from posttrain.config.environment import problems, run_folder_problem, size, versions
+from posttrain.config.environment import checkpoint_bytes, problems, run_folder_problem, size, versions
 from posttrain.config.load import Loaded
 from posttrain.config.recipe import Recipe
 from posttrain.config.tree import shown_path
@@ -55,7 +55,7 @@ class Plan:
     epochs: float | None
     warmup_steps: int
     memory: Memory | None
-    cache_per_sequence: int | None  # bytes of KV cache of a sequence of full length
+    cache_per_sequence: int | None  # bytes of KV cache of the longest sequence the engine takes
     cache: float  # GiB the engine sets aside on the CPU
     checkpoint_bytes: int | None
     versions: dict[str, str | None]
@@ -70,9 +70,6 @@ def check(
     sequences = recipe.batch.prompts * recipe.batch.samples
     tokens = sequences * recipe.sampling.max_tokens
     parameters = recipe.model.parameters()
-    checkpoint = None if parameters is None else parameters * (recipe.model.weight_bytes + 12)
-    final = None if parameters is None else parameters * recipe.model.weight_bytes
-    found = problems(loaded, checkpoint_bytes=checkpoint, model_bytes=final, resume=resume, overwrite=overwrite)
     size_of_task = _task_size(recipe)
     return Plan(
         name=recipe.name,
@@ -97,9 +94,9 @@ def check(
         memory=None if parameters is None else memory(parameters, recipe.model.weight_bytes, ranks, zero),
         cache_per_sequence=_cache(recipe),
         cache=recipe.engine.kv_cache_gib,
-        checkpoint_bytes=checkpoint,
+        checkpoint_bytes=checkpoint_bytes(recipe.model),
         versions=versions(),
-        problems=found,
+        problems=problems(loaded, resume=resume, overwrite=overwrite),
     )
 
 
@@ -120,10 +117,11 @@ def _task_size(recipe: Recipe) -> int | None:
 
 
 def _cache(recipe: Recipe) -> int | None:
-    elements, context = recipe.model.cache_elements(), recipe.model.context
-    if elements is None or context is None:
+    elements = recipe.model.cache_elements()
+    limits = [limit for limit in (recipe.model.context, recipe.engine.context) if limit is not None]
+    if elements is None or not limits:
         return None
-    return elements * recipe.model.weight_bytes * context
+    return elements * recipe.model.weight_bytes * min(limits)
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
@@ -137,7 +135,7 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
     console.print(Panel(table, title=f"[bold]{plan.name}[/]", title_align="left", border_style="cyan", expand=False))
     if plan.problems:
         noun = "problem" if len(plan.problems) == 1 else "problems"
-        console.print(Text(f"{len(plan.problems)} {noun}", style="bold red"))
+        console.print(Text(f"train would refuse: {len(plan.problems)} {noun}", style="bold red"))
         for line in plan.problems:
             console.print(Text(f"  {line}", style="red"), soft_wrap=True)
     else:

@@ -30,19 +30,12 @@ def versions() -> dict[str, str | None]:
     return {"torch": found.pop("torch"), engine: _version(engine), **found}
 
 
-def problems(
-    loaded: Loaded,
-    *,
-    checkpoint_bytes: int | None = None,
-    model_bytes: int | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-) -> list[str]:
+def problems(loaded: Loaded, *, resume: bool = False, overwrite: bool = False) -> list[str]:
     """Everything that would stop this recipe here and now, one line each."""
     found = [*_missing_packages()]
     folder = run_folder_problem(loaded, resume=resume, overwrite=overwrite)
-    folder = folder or _disk_problem(loaded, checkpoint_bytes, model_bytes)
-    found += [folder] if folder else []
+    folder = folder or _disk_problem(loaded, replacing=resume or overwrite)
+    found += [line for line in (_tied_problem(loaded), folder) if line]
     try:
         if loaded.recipe.task.size() == 0:
             found.append("task: the dataset has no rows: nothing to train on. Name another file or split.")
@@ -58,8 +51,11 @@ def run_folder_problem(loaded: Loaded, *, resume: bool = False, overwrite: bool 
         return f"output: {folder} is a file. Choose another run folder with output=FOLDER."
     if not os.access(_existing(folder), os.W_OK):
         return f"output: {_existing(folder)} cannot be written to. Choose another run folder with output=FOLDER."
-    if overwrite or not (folder / RECIPE_FILE).is_file() or not holds_run(folder):
+    if (overwrite and not resume) or not (folder / RECIPE_FILE).is_file():
         return None
+    begun = holds_run(folder)
+    if not begun and not resume:
+        return None  # --resume alone takes over the first weights that lie there, whatever recipe they are of
     different = differing_keys(folder / RECIPE_FILE, loaded.resolved)
     if different is None:
         return f"output: {folder / RECIPE_FILE} is no recipe. Use output=OTHER, or --overwrite to replace it."
@@ -68,6 +64,11 @@ def run_folder_problem(loaded: Loaded, *, resume: bool = False, overwrite: bool 
     if not different:
         return None
     listed = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
+    if resume and not begun:
+        return (
+            f"output: {folder} holds the first weights of another recipe ({listed}), and no step to continue from. "
+            "Leave --resume out to start there anew, or use output=OTHER."
+        )
     if resume:
         return (
             f"output: {folder} holds a run that cannot be continued with this recipe ({listed}). "
@@ -109,21 +110,59 @@ def _missing_packages() -> list[str]:
     return found
 
 
-def _disk_problem(loaded: Loaded, checkpoint_bytes: int | None, model_bytes: int | None) -> str | None:
-    """Room for the kept checkpoints, the one being written, and the final model."""
-    if checkpoint_bytes is None or model_bytes is None:
+def model_bytes(model: Any) -> int | None:
+    """Of the final model on the disk; None when the model's size is unknown."""
+    parameters = model.parameters()
+    return None if parameters is None else parameters * model.weight_bytes
+
+
+def checkpoint_bytes(model: Any) -> int | None:
+    """Of one checkpoint: the weights in both formats, and the optimizer's float32 weights and two moments."""
+    weights = model_bytes(model)
+    return None if weights is None else 2 * weights + 12 * model.parameters()
+
+
+def _tied_problem(loaded: Loaded) -> str | None:
+    """A driver's tool stands for a CUDA device here: asking torch or the driver itself would take seconds."""
+    model = loaded.recipe.model
+    if not getattr(model, "tie_embeddings", False) or shutil.which("nvidia-smi") is not None:
+        return None
+    path = getattr(model, "path", None)
+    where, instead = "model.tie_embeddings=true", "Set model.tie_embeddings=false"
+    if path is not None:
+        where, instead = f"model.path={path!r}: tie_word_embeddings is true there", "Use an untied model"
+    return (
+        f"{where}: vLLM's CPU backend keeps serving the old output head after new weights are loaded, and there is no "
+        f"CUDA device here. {instead}, or train on a GPU."
+    )
+
+
+def _disk_problem(loaded: Loaded, replacing: bool) -> str | None:
+    """Room for the kept checkpoints, the one being written, and the final model.
+
+    A run that is continued or replaced already takes some of it, and makes way.
+    """
+    checkpoint_size, model_size = checkpoint_bytes(loaded.recipe.model), model_bytes(loaded.recipe.model)
+    if checkpoint_size is None or model_size is None:
         return None
     checkpoint = loaded.recipe.checkpoint
     copies = min(checkpoint.keep + 1, loaded.recipe.steps // checkpoint.every) if checkpoint.every else 0
-    needed = copies * checkpoint_bytes + model_bytes
-    folder = _existing(Path(loaded.recipe.output))
+    needed = copies * checkpoint_size + model_size
+    output = Path(loaded.recipe.output)
+    folder, there = _existing(output), _written(output) if replacing else 0
     free = shutil.disk_usage(folder).free
-    if free >= needed:
+    if free + there >= needed:
         return None
+    beside = f", {size(there)} of it taken by the run that is there" if there else ""
     return (
         f"output: {folder} has {size(free)} free, and {copies} checkpoints and the final model take about "
-        f"{size(needed)}. Free some space, choose another disk with output=FOLDER, or lower checkpoint.keep."
+        f"{size(needed)}{beside}. Free some space, choose another disk with output=FOLDER, or lower checkpoint.keep."
     )
+
+
+def _written(output: Path) -> int:
+    """Bytes of the checkpoints and the model in a run folder."""
+    return sum(f.stat().st_size for part in ("checkpoints", "model") for f in (output / part).rglob("*") if f.is_file())
 
 
 def size(count: float) -> str:

@@ -108,6 +108,11 @@ class PretrainedModel:
         """Tokens the model can see at once; None when unknown."""
         return self.settings.get("max_position_embeddings") if self.settings else None
 
+    @property
+    def tie_embeddings(self) -> bool:
+        """Whether config.json says that the output head is the input embedding; False when it cannot be read."""
+        return bool((self.settings or {}).get("tie_word_embeddings", False))
+
     def parameters(self) -> int | None:
         """An estimate of the number of weights from config.json; None when unknown."""
         size = self.settings
@@ -126,7 +131,7 @@ class PretrainedModel:
             heads,
             size.get("num_key_value_heads", heads),
             size.get("intermediate_size", 4 * size["hidden_size"]),
-            bool(size.get("tie_word_embeddings", False)),
+            self.tie_embeddings,
             size.get("head_dim"),
         )
 

@@ -16,6 +16,7 @@ def problems(recipe: Recipe) -> Iterator[Problem]:
     yield from _batch(recipe)
     yield from _truncated_sampling(recipe)
     yield from _lengths(recipe)
+    yield from _warmup(recipe)
     yield from _gated(recipe)
     yield from _chat(recipe)
     yield from _reward_names(recipe)
@@ -65,11 +66,28 @@ def _lengths(recipe: Recipe) -> Iterator[Problem]:
             f"max_tokens={longest} leaves no room for the prompt in the model's context of {context} tokens. "
             f"Set sampling.max_tokens below {context}, or a larger context.",
         )
+    limit = recipe.engine.context
+    if limit is not None and longest >= limit:
+        yield Problem(
+            ("engine.context", "sampling.max_tokens"),
+            f"engine.context={limit} leaves no room for a prompt beside a completion of "
+            f"sampling.max_tokens={longest}. Set engine.context above {longest}, or null for the model's own limit, "
+            f"or sampling.max_tokens below {limit}.",
+        )
     if longest >= recipe.learner.tokens_per_micro_batch:
         yield Problem(
             ("learner.tokens_per_micro_batch", "sampling.max_tokens"),
             f"tokens_per_micro_batch={recipe.learner.tokens_per_micro_batch} cannot hold one completion of "
             f"sampling.max_tokens={longest} with its prompt. Set it to at least twice as many.",
+        )
+
+
+def _warmup(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.warmup and not getattr(recipe.task, "has_demonstrations", False):
+        yield Problem(
+            ("warmup", "task"),
+            f"the task {type(recipe.task).__name__} has no demonstrations to warm up on. "
+            "Set `warmup: false`, or start from an instruct model.",
         )
 
 

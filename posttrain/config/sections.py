@@ -13,7 +13,6 @@ from pydantic import (
     ModelWrapValidatorHandler,
     Strict,
     ValidationError,
-    WithJsonSchema,
     model_validator,
 )
 
@@ -26,6 +25,10 @@ Share = Annotated[float, Ge(0), Le(1)]
 Above0 = Annotated[float, Gt(0), Lt(float("inf"))]
 Decay = Annotated[float, Ge(0), Lt(1)]
 FROM_LIST = Strict(False)  # YAML has no tuples; the items stay strict
+_KEEPS_ALL = (
+    "for training, which keeps every token: the engine's log-probabilities are renormalised over the tokens that are "
+    "kept, the learner's are not, so every ratio would be wrong. It exists so that a recipe that sets it is told."
+)
 
 
 class Section(BaseModel):
@@ -98,19 +101,20 @@ class Sampling(Section):
     """Divides the logits, both when sampling and when training."""
     max_tokens: Positive = 64
     """Longest completion; a longer one is cut and counted as truncated."""
-    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
-    """Keep the most likely tokens of this total probability; 1 keeps all."""
-    top_k: Count = 0
-    """Keep this many most likely tokens; 0 keeps all."""
-    min_p: Share = 0.0
-    """Drop tokens below this share of the likeliest token's probability; 0 drops none."""
+    top_p: Annotated[float, Gt(0), Le(1)] = Field(
+        default=1.0, description=f"Total probability of the likeliest tokens to keep. Has to stay at 1 {_KEEPS_ALL}"
+    )
+    top_k: Count = Field(default=0, description=f"Number of likeliest tokens to keep. Has to stay at 0 {_KEEPS_ALL}")
+    min_p: Share = Field(
+        default=0.0, description=f"Least share of the likeliest token's probability. Has to stay at 0 {_KEEPS_ALL}"
+    )
 
 
 class Scoring(Section):
     """Where and how verdicts are reached."""
 
     workers: Positive = 1
-    """Scoring processes on each node."""
+    """Scoring processes beside each engine."""
     timeout: Above0 = 5.0
     """Seconds for one completion; then its process is killed and it counts as failed."""
     max_failed: Share = 0.02
@@ -149,10 +153,7 @@ class Probe(Section):
     """Completions compared."""
     tokens: Positive = 16
     """Tokens of each."""
-    tolerance: Annotated[
-        float | Literal["auto"],
-        WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": "auto"}]}),
-    ] = "auto"
+    tolerance: Above0 | Literal["auto"] = "auto"
     """Largest difference of log-probabilities that is let pass; auto goes by the dtype."""
 
 

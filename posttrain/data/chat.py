@@ -33,8 +33,8 @@ def fitting(tokenizer: Any, prompts: Sequence[Prompt], room: int, too_long: str)
         worst = max(long, key=lambda i: long[i])
         raise ConfigError(
             f"{len(long)} of {len(prompts)} prompts are too long: {prompts[worst].id!r} has {long[worst]} tokens, and the "
-            f"context leaves {room} beside sampling.max_tokens. Lower sampling.max_tokens, use a model with a longer context, "
-            "or leave them out with chat.too_long=drop"
+            f"context (or learner.tokens_per_micro_batch, if that is less) leaves {room} beside sampling.max_tokens. Lower "
+            "sampling.max_tokens, raise the limit, or leave the long ones out with chat.too_long=drop"
         )
     kept = [p for i, p in enumerate(prompts) if i not in long]
     if not kept:

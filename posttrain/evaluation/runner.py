@@ -22,6 +22,7 @@ class Evaluation:
     accuracy: float
     problems: int
     unjudged: int
+    first_unjudged: str = ""
 
 
 @dataclass
@@ -35,8 +36,9 @@ class HeldOut:
     def __call__(self, sampler: Sampler) -> Evaluation:
         groups = sampler.sample(self.problems, self.samples, self.sampling, "eval")
         rows = [row for group in groups for row in _rows(group)]
-        unjudged = sum(row["status"] != "ok" for row in rows)
-        return Evaluation(rows, mean_accuracy(rows) or 0.0, len(groups), unjudged)
+        unjudged = [row for row in rows if row["status"] != "ok"]
+        first = "{problem_id}: {status}, {detail}".format(**unjudged[0]) if unjudged else ""
+        return Evaluation(rows, mean_accuracy(rows) or 0.0, len(groups), len(unjudged), first)
 
 
 def mean_accuracy(rows: Sequence[Row]) -> float | None:
@@ -80,6 +82,7 @@ def _rows(group: Group) -> list[Row]:
                 "correct": score is not None and score.correct,
                 "reward": None if score is None or score.value is None else float(score.value),
                 "status": "skipped" if score is None else score.status,
+                "detail": "" if score is None else score.detail,
                 "tokens": len(r.response_ids),
                 "finish": r.finish,
                 "seed": r.seed,

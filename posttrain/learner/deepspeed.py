@@ -62,18 +62,18 @@ class DeepSpeedLearner:
         )
 
     def update(
-        self, rows: Sequence[Rollout], objective: Objective, step: int, updates: int, lr: float
+        self, batches: Sequence[Sequence[Rollout]], objective: Objective, step: int, lr: float
     ) -> dict[str, float]:
-        """`updates` optimizer steps on the rows of one collection. Returns the step's metrics, equal on all ranks."""
+        """One optimizer step on each batch of rows of a collection. Returns the step's metrics, equal on all ranks."""
         report = Report()
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
-        batches = self._batches(rows, updates)
-        if updates > 1 or self._needs_old_pass(objective):
-            batches = [self.score(b, objective.needs) for b in batches]
-        norms = [self._update_once(batch, objective, step, report, first=i == 0) for i, batch in enumerate(batches)]
+        mine = self._shares(batches)
+        if len(mine) > 1 or self._needs_old_pass(objective):
+            mine = [self.score(b, objective.needs) for b in mine]
+        norms = [self._update_once(batch, objective, step, report, first=i == 0) for i, batch in enumerate(mine)]
         out = {_name(k): v for k, v in report.reduce(self.comm).items()}
-        out["total/loss"] /= len(batches)  # of one update; what the parts report is their sum over the updates
+        out["total/loss"] /= len(mine)  # of one update; what the parts report is their sum over the updates
         return out | {"policy/grad_norm": float(np.mean(norms)), "policy/lr": lr}
 
     def score(self, batch: TrainBatch, needs: frozenset[Need]) -> TrainBatch:
@@ -95,18 +95,16 @@ class DeepSpeedLearner:
         pieces = dict(zip(batch.rows, np.split(column, ends[:-1]), strict=True))
         return [pieces[i] for i in range(len(rows))]
 
-    def _batches(self, rows: Sequence[Rollout], updates: int) -> list[TrainBatch]:
-        size = -(-len(rows) // updates)
-        out, place = [], 0
-        for first in range(0, len(rows), size):
-            part = rows[first : first + size]
-            s = self.settings
+    def _shares(self, batches: Sequence[Sequence[Rollout]]) -> list[TrainBatch]:
+        """This rank's part of every batch. Tokens are numbered through all of them."""
+        s, out, place = self.settings, [], 0
+        for rows in batches:
             out.append(
                 make_batch(
-                    part, self.comm.rank, self.comm.world, s.tokens_per_micro_batch, s.head_chunk, self.device, place
+                    rows, self.comm.rank, self.comm.world, s.tokens_per_micro_batch, s.head_chunk, self.device, place
                 )
             )
-            place += sum(len(r.response_ids) for r in part)
+            place += sum(len(r.response_ids) for r in rows)
         return out
 
     def _needs_old_pass(self, objective: Objective) -> bool:

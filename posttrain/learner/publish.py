@@ -43,6 +43,8 @@ class Publisher:
         self.writes = int(os.environ.get("LOCAL_RANK", "0")) == 0
         owner = comm.broadcast(os.getpid())
         self.folder = _shared_memory() / f"posttrain-{owner}-{os.environ.get('MASTER_PORT', '0')}"
+        if self.writes:
+            _remove_abandoned(self.folder.parent)
 
     def publish(self, version: int) -> None:
         """Every rank must call it."""
@@ -70,6 +72,14 @@ def _shared_memory() -> Path:
     return memory if memory.is_dir() and os.access(memory, os.W_OK) else Path("/tmp")
 
 
+def _remove_abandoned(folder: Path) -> None:
+    """Weights of runs that were killed: they would fill the machine's memory until it is restarted."""
+    for left in folder.glob("posttrain-*-*"):
+        owner = left.name.split("-")[1]
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            shutil.rmtree(left, ignore_errors=True)
+
+
 @dataclass(frozen=True)
 class Probe:
     """Compares the learner's and the engine's log-probabilities of tokens that the engine has just sampled."""
@@ -80,7 +90,7 @@ class Probe:
         """The largest difference. Every rank must call it with the same rows. Raises `WeightsDiffer` above tolerance."""
         ours = learner.logprobs(rows)
         gaps = [np.abs(a - r.sampler_logp).max() for a, r in zip(ours, rows, strict=True) if len(r.response_ids)]
-        mine = float(max(gaps)) if gaps else float("nan")
+        mine = float(np.max(gaps)) if gaps else float("nan")
         worst = float(np.max(learner.comm.gather_objects(mine)))  # one verdict for all ranks; NaN stays NaN
         if not worst <= self.tolerance:  # also true for NaN
             raise WeightsDiffer(

@@ -58,6 +58,10 @@ class Engine(Protocol):
         """Completions in the order of the requests; `on_done` sees each one as soon as it is finished."""
         ...
 
+    def wait_until_ready(self) -> None:
+        """Returns when the engine can generate; raises `Interrupted` when somebody asks to stop meanwhile."""
+        ...
+
     def load_weights(self, folder: Path, version: int) -> None:
         """Take the safetensors of `folder` as the weights of `version`; forget every cached prefix."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -50,6 +50,7 @@ class Sampler:
     engine_ranks: Sequence[int]
     context: int
     seed: int
+    stopping: Callable[[], bool] = lambda: False
     seconds: dict[str, float] = field(default_factory=dict)  # of the last call: rollout, reward
 
     def sample(
@@ -126,7 +127,9 @@ class Sampler:
         generated = time.perf_counter()
         while scorer is not None and len(scores) < len(requests):
             scores.update(scorer.ready())
-            time.sleep(0.002)  # every sample has its time limit, so this ends
+            if self.stopping():
+                raise Interrupted
+            time.sleep(0.002)
         rollouts = [
             Rollout(
                 prompt_ids=np.asarray(request.prompt_ids, dtype=np.int64),

@@ -53,6 +53,9 @@ class ScriptedEngine:
         """Notes the version; there are no weights to load."""
         self.versions.append(version)
 
+    def wait_until_ready(self) -> None:
+        return None
+
     def close(self) -> None:
         self.closed = True
 

@@ -54,9 +54,7 @@ class EngineSettings:
     max_sequences: int = 256
     kv_cache_gib: float = 1.0
     gpu_memory: float = 0.35
-    prefix_caching: bool = True
     device: str = "cpu"  # "cpu", or the CUDA device's number as a string
-    threads: int | None = None  # None: every core
 
 
 class VLLMEngine:
@@ -203,8 +201,6 @@ def _child_environment(settings: EngineSettings) -> dict[str, str]:
         kept["CUDA_VISIBLE_DEVICES"] = ""
         # An idle OpenMP team spins for 200 ms by default and takes the learner's cores.
         kept["KMP_BLOCKTIME"] = "1"
-        if settings.threads:
-            kept["OMP_NUM_THREADS"] = str(settings.threads)
     else:
         kept["CUDA_VISIBLE_DEVICES"] = settings.device
     return kept
@@ -235,7 +231,7 @@ def _build(settings: dict[str, Any]) -> Any:
             dtype=settings["dtype"],
             max_model_len=settings["context"],
             max_num_seqs=settings["max_sequences"],
-            enable_prefix_caching=settings["prefix_caching"],
+            enable_prefix_caching=True,  # the samples of a prompt share its prefill; forgotten with every new version
             # What the importance ratio needs: log-probabilities of the distribution that was sampled from.
             logprobs_mode="processed_logprobs",
             skip_tokenizer_init=True,

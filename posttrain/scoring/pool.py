@@ -22,6 +22,7 @@ LOW = 16  # a worker with fewer in flight gets more, so that it never waits for 
 CHUNK_CHARACTERS = 1 << 18
 START_TIMEOUT = 120.0  # seconds to import the rewards, on a machine busy with training
 TICK = 0.5  # seconds between looks at workers that say nothing
+CLOSE_TIMEOUT = 0.5  # seconds in which all killed workers together are waited for at the end
 GATHER = 0.003  # seconds between reads under load: one wake-up for many verdicts
 
 
@@ -93,7 +94,7 @@ class Pool:
     def _run(self) -> None:
         try:
             self._selector.register(self._wake_read, selectors.EVENT_READ)
-            for _ in range(self._count):
+            while len(self._workers) < self._count and not self._closing:
                 self._start_worker()
             while not self._closing:
                 self._step()
@@ -193,7 +194,7 @@ class Pool:
             self._dead(worker)
 
     def _dead(self, worker: WorkerProcess) -> None:
-        ending = worker.ending()
+        ending = worker.ending(hurry=lambda: self._closing)
         if not worker.ready:
             raise ScorerBroken(f"a scoring worker ended while it loaded the rewards: {ending}; its own words are above")
         cpu = "SIGXCPU" in ending
@@ -210,7 +211,8 @@ class Pool:
         self._started.pop(worker, None)
         worker.kill()
         self._dying.append(worker.process)
-        self._start_worker()
+        if not self._closing:
+            self._start_worker()
 
     def _start_worker(self) -> None:
         worker = WorkerProcess(self._setup)
@@ -242,9 +244,10 @@ class Pool:
     def _end(self) -> None:
         for worker in self._workers:
             worker.kill()
+        end = time.monotonic() + CLOSE_TIMEOUT
         for process in [*self._dying, *(worker.process for worker in self._workers)]:
             try:
-                process.wait(timeout=2.0)
+                process.wait(timeout=max(0.0, end - time.monotonic()))
             except subprocess.TimeoutExpired:
                 continue  # stuck in the kernel; it is dead to us and init will reap it
         self._workers = []

@@ -9,8 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from posttrain.config.errors import ConfigError
@@ -134,12 +135,13 @@ class WorkerProcess:
             except (ProcessLookupError, PermissionError):
                 self.process.kill()
 
-    def ending(self) -> str:
-        """How the process ended, in words."""
-        try:
-            code = self.process.wait(timeout=1.0)
-        except subprocess.TimeoutExpired:
-            return "worker closed its connection"
+    def ending(self, hurry: Callable[[], bool]) -> str:
+        """How the process ended, in words. Gives it a second to do so, less once there is a hurry."""
+        end = time.monotonic() + 1.0
+        while (code := self.process.poll()) is None:
+            if hurry() or time.monotonic() > end:
+                return "worker closed its connection"
+            time.sleep(0.002)
         if code >= 0:
             return f"worker exited with code {code}"
         hint = " (out of memory?)" if -code in (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV) else ""

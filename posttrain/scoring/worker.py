@@ -8,6 +8,7 @@ code in the parent.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import importlib
 import importlib.util
 import json
@@ -48,7 +49,7 @@ def main(descriptor: int, parent: int) -> None:
     _die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle; it closes the workers
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sock = socket.socket(fileno=descriptor)
+    sock = socket.socket(fileno=_own(descriptor))
     setup: Setup = _receive(sock)
     try:
         rewards = _load(setup)
@@ -105,6 +106,17 @@ def _die_with(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the line above
         os._exit(0)
+
+
+def _own(descriptor: int) -> int:
+    """The connection at the lowest number free, and closed in programs that rewards start.
+
+    It arrives under the trainer's number, which grows with the files the trainer has open; what a reward does
+    to descriptors must not depend on that.
+    """
+    own = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(descriptor)
+    return own
 
 
 def _load(setup: Setup) -> dict[str, tuple[Reward, float]]:

@@ -9,17 +9,16 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from posttrain.config.errors import ConfigError
 from posttrain.data.types import Group
-from posttrain.telemetry.rows import Row, rollout_rows, write_rows
+from posttrain.telemetry.rows import rollout_rows, write_rows
 
 
 class RunFolder:
-    """Metrics, summary, recipe, events, rollouts, evaluations, checkpoints and the report of one run.
+    """Metrics, summary, recipe, rollouts, evaluations, checkpoints and the report of one run.
 
     Only one rank makes one of these. Opening it creates the folder and proves that it can be written.
     """
@@ -42,13 +41,10 @@ class RunFolder:
     def eval_path(self, name: str) -> Path:
         return self.path / "evals" / f"{name}.parquet"
 
-    def checkpoint_path(self, step: int) -> Path:
-        return self.path / "checkpoints" / f"step-{step:05d}"
-
     def start_over(self) -> None:
         """Forgets the earlier run of the same recipe, except for its checkpoints and its model."""
-        with _told(self.path):
-            for name in ("metrics.jsonl", "summary.json", "report.html", "events.log"):
+        with told(self.path):
+            for name in ("metrics.jsonl", "summary.json", "report.html"):
                 (self.path / name).unlink(missing_ok=True)
             for name in ("rollouts", "evals"):
                 if (self.path / name).is_dir():
@@ -61,11 +57,7 @@ class RunFolder:
         self._append("metrics.jsonl", json.dumps(line, allow_nan=False))
 
     def write_rollouts(self, step: int, groups: Iterable[Group]) -> Path:
-        return self.write_rollout_rows(step, rollout_rows(step, groups))
-
-    def write_rollout_rows(self, step: int, rows: Sequence[Row]) -> Path:
-        """For rows that were gathered from several ranks."""
-        path = self.rollouts_path(step)
+        path, rows = self.rollouts_path(step), rollout_rows(step, groups)
         self._replace(path, lambda temporary: write_rows(temporary, rows))
         return path
 
@@ -75,11 +67,6 @@ class RunFolder:
     def write_text(self, name: str, text: str) -> None:
         """The whole file or none of it: readers never see half a file."""
         self._replace(self.path / name, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-    def event(self, text: str) -> None:
-        """A dated line in events.log."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        self._append("events.log", f"{now} {' '.join(text.split())}")
 
     # ---- going on ----
     def truncate_metrics(self, step: int) -> int:
@@ -99,21 +86,21 @@ class RunFolder:
                 f"output: {self.path} cannot be a run folder: {blocking} is not a directory. Choose "
                 f"another with output=DIR"
             )
-        with _told(self.path):
+        with told(self.path):
             for name in ("rollouts", "evals", "checkpoints"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
-        self._replace(self.path / "events.log.probe", lambda temporary: temporary.write_text("posttrain\n" * 400))
-        (self.path / "events.log.probe").unlink()
+        self._replace(self.path / ".probe", lambda temporary: temporary.write_text("posttrain\n" * 400))
+        (self.path / ".probe").unlink()
 
     def _append(self, name: str, line: str) -> None:
-        with _told(self.path), (self.path / name).open("a", encoding="utf-8") as file:
+        with told(self.path), (self.path / name).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def _replace(self, path: Path, write: Callable[[Path], object]) -> None:
         temporary = path.with_name(path.name + ".part")
-        with _told(self.path):
+        with told(self.path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 write(temporary)
@@ -161,7 +148,7 @@ def _finite(value: float) -> float | None:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def told(path: Path) -> Iterator[None]:
     """An error of the file system, in words for the person whose disk it is."""
     try:
         yield

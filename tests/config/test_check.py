@@ -80,6 +80,12 @@ def test_a_run_folder_of_another_recipe(loaded: Loaded, tmp_path: Path) -> None:
     assert run_folder_problem(loaded) is None
     failed = load_recipe(tmp_path / "base.yaml", ["steps=12"])
     assert run_folder_problem(failed) is None  # a run that never reached a step has nothing to lose
+    line = run_folder_problem(failed, resume=True)  # but its first weights would be taken over
+    assert line is not None
+    assert "sampling.max_tokens: 32 -> 64" in line
+    assert "Leave --resume out" in line
+    assert "sampling.max_tokens" in str(run_folder_problem(failed, resume=True, overwrite=True))  # nothing is removed
+    assert run_folder_problem(loaded, resume=True) is None
     write(tmp_path, f"{loaded.recipe.output}/metrics.jsonl", '{"step": 1}\n')
     other = load_recipe(tmp_path / "base.yaml", ["steps=11", "sampling.max_tokens=32"])
     line = run_folder_problem(other)
@@ -103,13 +109,69 @@ def test_a_run_folder_that_is_a_file(loaded: Loaded, tmp_path: Path) -> None:
     assert "is a file" in str(run_folder_problem(loaded))
 
 
+def has_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, free))
+
+
 def test_no_room_on_the_disk(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     has_all(monkeypatch)
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 1))
-    (line,) = check(loaded).problems
+    has_free(monkeypatch, 1)
+    (line,) = environment.problems(loaded)
     assert "1 B free" in line
     assert "checkpoint.keep" in line
+    assert check(loaded).problems == [line]
+
+
+def test_just_enough_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    has_all(monkeypatch)
+    recipe = load_recipe(base(tmp_path), ["steps=10", "checkpoint.every=2", "checkpoint.keep=1"])
+    model = recipe.recipe.model
+    assert environment.checkpoint_bytes(model) == check(recipe).checkpoint_bytes == 20 * model.parameters()
+    needed = (2 * 20 + 4) * model.parameters()  # the checkpoint that is kept, the one being written, the final model
+    has_free(monkeypatch, needed)
+    assert environment.problems(recipe) == []
+    has_free(monkeypatch, needed - 1)
+    assert "2 checkpoints" in environment.problems(recipe)[0]
+    hub = load_recipe(tmp_path / "base.yaml", ["model={use: pretrained, path: nobody/nothing}"])
+    assert environment.problems(hub) == []  # its size is not known
+
+
+def test_a_run_that_goes_on_counts_what_it_has_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    has_all(monkeypatch)
+    recipe = load_recipe(base(tmp_path), ["steps=10", "checkpoint.every=2", "checkpoint.keep=1"])
+    write(tmp_path, "runs/base/recipe.yaml", recipe.yaml())
+    write(tmp_path, "runs/base/checkpoints/step-00002/weights", "x" * 1000)
+    has_free(monkeypatch, 44 * recipe.recipe.model.parameters() - 1000)
+    assert environment.problems(recipe, resume=True) == environment.problems(recipe, overwrite=True) == []
+    assert len(environment.problems(recipe)) == 1
+    has_free(monkeypatch, 44 * recipe.recipe.model.parameters() - 1001)
+    assert "1000 B of it taken" in environment.problems(recipe, resume=True)[0]
+
+
+@pytest.mark.parametrize("kind", ["tiny", "pretrained"])
+def test_tied_embeddings_need_a_gpu(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    has_all(monkeypatch)
+    write(tmp_path, "model/config.json", json.dumps({"tie_word_embeddings": True}))
+    words = ["model.tie_embeddings=true"] if kind == "tiny" else ["model={use: pretrained, path: ./model}"]
+    recipe = load_recipe(base(tmp_path), words)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    (line,) = environment.problems(recipe)
+    assert "old output head" in line
+    assert ("model.tie_embeddings=false" if kind == "tiny" else "'./model'") in line
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert environment.problems(recipe) == []
+    untied = load_recipe(tmp_path / "base.yaml")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert environment.problems(untied) == []
+
+
+def test_the_cache_goes_by_the_shorter_context(loaded: Loaded, tmp_path: Path) -> None:
+    full = check(loaded).cache_per_sequence
+    assert full == loaded.recipe.model.cache_elements() * 4 * 128
+    for limit, expected in ((96, full * 96 // 128), (4096, full)):
+        recipe = load_recipe(tmp_path / "base.yaml", [f"engine.context={limit}"])
+        assert check(recipe).cache_per_sequence == expected
 
 
 def test_an_empty_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

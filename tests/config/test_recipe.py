@@ -41,6 +41,11 @@ def problem(path: Path, *overrides: str) -> str:
         (["sampling.top_k=5"], "sampling.top_k", ["renormalised"]),
         (["sampling.min_p=0.1"], "sampling.min_p", ["renormalised"]),
         (["sampling.max_tokens=128"], "sampling.max_tokens", ["128 tokens", "below 128"]),
+        (["engine.context=64"], "engine.context", ["max_tokens=64", "above 64", "null"]),
+        (["engine.context=32"], "engine.context", ["sampling.max_tokens below 32"]),
+        (["engine.probe.tolerance=0"], "engine.probe.tolerance", ["greater than 0", "'auto'"]),
+        (["engine.probe.tolerance=-0.1"], "engine.probe.tolerance", ["greater than 0; got -0.1"]),
+        (["engine.probe.tolerance=.nan"], "engine.probe.tolerance", ["nan"]),
         (["learner.tokens_per_micro_batch=64"], "learner.tokens_per_micro_batch", ["max_tokens=64"]),
         (["objective.policy.count=gated"], "objective.policy.count", ["there are no gates"]),
         (
@@ -76,6 +81,32 @@ def test_impossible_values_and_pairs(tmp_path: Path, overrides: list[str], key: 
             assert word in message
     else:  # an empty map changes nothing
         load_recipe(base(tmp_path), overrides)
+
+
+@dataclass
+class Taught:
+    has_demonstrations: ClassVar[bool] = True
+
+
+@dataclass
+class Untaught:
+    has_demonstrations: ClassVar[bool] = False
+
+
+def test_a_warm_up_needs_demonstrations(tmp_path: Path) -> None:
+    path = base(tmp_path)
+    message = problem(path, "warmup=true", f"task={__name__}:Untaught")
+    assert message.startswith("command line: warmup: the task Untaught has no demonstrations")
+    assert "Set `warmup: false`, or start from an instruct model." in message
+    assert "warmup: false" in problem(path, "warmup.steps=5", "task={use: dataset, path: rows.jsonl}")
+    load_recipe(path, ["warmup=false", f"task={__name__}:Untaught"])
+    load_recipe(path, ["warmup=true", f"task={__name__}:Taught"])
+
+
+def test_limits_that_leave_room(tmp_path: Path) -> None:
+    engine = load_recipe(base(tmp_path), ["engine.context=65", "engine.probe.tolerance=1e-3"]).recipe.engine
+    assert (engine.context, engine.probe.tolerance) == (65, 1e-3)
+    assert load_recipe(base(tmp_path), ["engine.probe.tolerance=auto"]).recipe.engine.probe.tolerance == "auto"
 
 
 def test_one_sample_is_fine_without_a_group(tmp_path: Path) -> None:

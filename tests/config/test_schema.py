@@ -38,4 +38,10 @@ def test_settings_and_descriptions_are_in_it() -> None:
     assert set(schema["$defs"]["curriculum.shuffled"]["properties"]) == {"use"}  # no state
     assert schema["properties"]["steps"]["description"] == "Steps of RL."
     assert "weight" in schema["$defs"]["reward.math"]["properties"]
+    tolerance = schema["$defs"]["Probe"]["properties"]["tolerance"]["anyOf"]
+    assert [t.get("exclusiveMinimum", t.get("const")) for t in tolerance] == [0, "auto"]
+    for key in ("top_p", "top_k", "min_p"):
+        meaning = schema["$defs"]["Sampling"]["properties"][key]["description"]
+        assert "keeps every token" in meaning
+        assert "so that a recipe that sets it is told" in meaning
     assert "required" not in schema  # a file may leave to its parent whatever it likes

@@ -87,6 +87,7 @@ def test_a_row_says_everything_a_reader_needs() -> None:
         "correct": True,
         "reward": 1.0,
         "status": "ok",
+        "detail": "",
         "tokens": 2,
         "finish": "stop",
         "seed": sample_seed(2, "eval", "a", 0),

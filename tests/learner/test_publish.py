@@ -36,7 +36,7 @@ def sampled(engine: VLLMEngine, seed: int) -> list[Rollout]:
 
 
 def train_a_little(learner: DeepSpeedLearner, rows: list[Rollout]) -> None:
-    learner.update(rows, Objective({"policy": Part(Reinforce())}), step=0, updates=1, lr=1e-2)
+    learner.update([rows], Objective({"policy": Part(Reinforce())}), step=0, lr=1e-2)
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def test_two_processes_equal_plain_pytorch(stage: int, tiny_model: Path, tmp_pat
     (tmp_path / "rows.pickle").write_bytes(pickle.dumps(rows()))
     clean = {k: v for k, v in os.environ.items() if k not in LAUNCHER}
     line = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", tmp_path / "launch.yaml", WORKER]
-    arguments = [tiny_model, tmp_path / "rows.pickle", tmp_path, "1"]
+    arguments = [tiny_model, tmp_path / "rows.pickle", tmp_path]
     done = subprocess.run([*line, *arguments], cwd=root, env=clean, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     metrics = pickle.loads((tmp_path / "metrics.pickle").read_bytes())

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 
-def main(model: str, rows_file: str, out: str, updates: str) -> None:
+def main(model: str, rows_file: str, out: str) -> None:
     from safetensors.torch import save_file
 
     from posttrain.config.recipe import Learner
@@ -30,7 +30,7 @@ def main(model: str, rows_file: str, out: str, updates: str) -> None:
     learner = DeepSpeedLearner(policy, settings, comm, device, zero_stage_of_launch())
     objective = Objective({"policy": Part(PPOClip(), reduce="seq_mean_token_mean")})
     for step in range(2):
-        metrics = learner.update(rows, objective, step, int(updates), lr=1e-3)
+        metrics = learner.update([rows], objective, step, lr=1e-3)
     weights = gathered_weights(learner, keep=comm.rank == 0)
     if comm.rank == 0:
         save_file(weights, Path(out) / "weights.safetensors")

@@ -49,6 +49,11 @@ class Obey:
                     continue
         if word == "close":
             os.closerange(3, 20)
+        if word == "deaf":  # the connection is gone, the process is not
+            os.closerange(3, 20)
+            re.fullmatch(r"(a+)+b", "a" * 60)
+        if word == "heirs":  # the worker's descriptors that a program started by a reward would inherit
+            return float(sum(os.get_inheritable(int(fd)) for fd in os.listdir("/proc/self/fd") if is_open(int(fd))))
         if word == "child":
             subprocess.Popen(["sleep", "300"])
             while True:
@@ -96,6 +101,14 @@ class Unloadable:
 
     def examples(self):
         return ()
+
+
+def is_open(fd):
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def trl_length(completions, answer, **kwargs):

@@ -106,6 +106,19 @@ def test_a_hostile_sample_fails_alone(shared, completion, status, detail):
     assert len(scores[2].detail) <= 500
 
 
+@pytest.mark.parametrize("completion", ["junk", "close"])
+def test_workers_are_the_same_under_a_trainer_with_many_open_files(completion):
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(50)]
+    try:
+        with obey() as scorer:
+            scores = scorer.score([("7", prompt()), ("heirs", prompt()), (completion, prompt()), ("7", prompt())])
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+    assert [s.value for s in scores] == [1.0, 3.0, None, 1.0]  # only the three standard streams are inherited
+    assert [s.status for s in scores] == ["ok", "ok", "error", "ok"]
+
+
 def test_many_hostile_samples_in_one_chunk_are_each_found():
     bad = {3: "exit 1", 9: "sleep 60", 10: "suicide", 30: "loop", 39: "exit 2"}
     items = [(bad.get(i, f"value {i}"), prompt()) for i in range(40)]
@@ -223,6 +236,21 @@ def test_close_leaves_no_process_and_may_be_repeated():
     for call in (scorer.ready, lambda: scorer.score([("7", prompt())])):
         with pytest.raises(ScorerBroken, match="closed"):
             call()
+
+
+@pytest.mark.parametrize("completion", ["backtrack", "stop", "ignore", "deaf"])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_close_does_not_wait_for_a_stuck_worker(completion, workers):
+    scorer = obey(workers=workers, timeout=30.0)
+    scorer.score([("7", prompt())] * 2 * workers)
+    for i in range(20 * workers):  # more than one worker takes, so that all are stuck
+        scorer.submit(i, completion, prompt())
+    time.sleep(0.2)
+    pids = scorer.pids()
+    began = time.monotonic()
+    scorer.close()
+    assert time.monotonic() - began < 1.0
+    assert gone(pids)
 
 
 def test_close_while_workers_still_start():

@@ -12,7 +12,6 @@ from posttrain.config.imports import load_file
 from posttrain.config.registries import REWARDS
 from posttrain.data.types import Prompt, Score
 from posttrain.scoring.api import as_reward, judge, judge_all, to_score
-from posttrain.scoring.budget import ScoringFailed, check, rates
 
 hostile = load_file(Path(__file__).with_name("hostile_rewards.py"))
 PROMPT = Prompt(id="p1", source="gsm8k", messages=({"role": "user", "content": "q"},), answer="7")
@@ -92,54 +91,3 @@ def test_functions_through_the_registry():
         as_reward(hostile.nothing)
     with pytest.raises(ConfigError, match="not a reward"):
         as_reward(hostile.Constant)
-
-
-OK, TIMEOUT, SKIPPED = (
-    Score(value=1.0),
-    Score(value=None, status="timeout", detail="slow"),
-    Score(value=None, status="skipped"),
-)
-
-
-def test_the_budget_names_the_share_the_key_and_the_first_sample():
-    scores = [OK] * 45 + [TIMEOUT] * 4 + [Score(value=None, status="error", detail="E: x")]
-    items = [("abc\x00 \\boxed{9^9}", PROMPT)] * 50
-    with pytest.raises(ScoringFailed) as caught:
-        check(scores, list(range(50)), 0.02, items)
-    text = str(caught.value)
-    for part in (
-        "5 of 50",
-        "10.0%",
-        "scoring.max_failed = 0.02",
-        "4 timeout, 1 error",
-        "sample 45",
-        "slow",
-        "'7'",
-        "boxed{9^9}",
-    ):
-        assert part in text
-    assert "\x00" not in text
-
-
-@pytest.mark.parametrize(
-    ("scores", "budget"),
-    [([OK] * 49 + [TIMEOUT], 0.02), ([], 0.0), ([OK], 0.0), ([SKIPPED] * 4, 0.0), ([TIMEOUT], 1.0)],
-)
-def test_within_the_budget_nothing_happens(scores, budget):
-    check(scores, range(len(scores)), budget)
-
-
-def test_one_failure_above_the_budget_stops():
-    with pytest.raises(ScoringFailed, match=r"1 of 49"):
-        check([OK] * 48 + [TIMEOUT], range(49), 0.02)
-
-
-def test_rates():
-    assert rates([OK, TIMEOUT, SKIPPED, OK]) == {
-        "failed": 0.25,
-        "timeout": 0.25,
-        "error": 0.0,
-        "unparseable": 0.0,
-        "skipped": 0.25,
-    }
-    assert rates([])["failed"] == 0.0

@@ -101,14 +101,6 @@ def test_summary_is_replaced_as_a_whole(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_events_are_dated_lines(tmp_path):
-    folder = RunFolder(tmp_path)
-    folder.event("engine started")
-    folder.event("two\nlines")
-    lines = (tmp_path / "events.log").read_text().splitlines()
-    assert [line.split(" ", 1)[1] for line in lines] == ["engine started", "two lines"]
-
-
 def test_a_file_in_the_way(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigError, match=r"file is not a directory.*output=DIR"):
@@ -131,7 +123,7 @@ def test_start_over_keeps_checkpoints(tmp_path):
     folder = RunFolder(tmp_path)
     folder.append_metrics(1, {})
     folder.write_rollouts(1, [group(rollout(1.0))])
-    folder.checkpoint_path(20).mkdir()
+    (tmp_path / "checkpoints" / "step-00020").mkdir()
     assert folder.metrics_path.exists()
     folder.start_over()
     assert not folder.metrics_path.exists()
