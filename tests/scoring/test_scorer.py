@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -243,14 +244,23 @@ def test_close_leaves_no_process_and_may_be_repeated():
 def test_close_does_not_wait_for_a_stuck_worker(completion, workers):
     scorer = obey(workers=workers, timeout=30.0)
     scorer.score([("7", prompt())] * 2 * workers)
-    for i in range(20 * workers):  # more than one worker takes, so that all are stuck
-        scorer.submit(i, completion, prompt())
+    broken = []
+
+    def score() -> None:
+        with pytest.raises(ScorerBroken, match="closed") as caught:
+            scorer.score([(completion, prompt())] * workers)  # all at once: one for each worker
+        broken.append(caught)
+
+    caller = threading.Thread(target=score)
+    caller.start()
     time.sleep(0.2)
     pids = scorer.pids()
     began = time.monotonic()
     scorer.close()
     assert time.monotonic() - began < 1.0
     assert gone(pids)
+    caller.join()
+    assert broken
 
 
 def test_close_while_workers_still_start():
