@@ -91,7 +91,9 @@ def describe(e: ErrorDetails) -> str:
     kind, message = e["type"], e["msg"]
     if kind == "value_error":
         return message.removeprefix("Value error, ")
-    if kind in {"advice", "rule", "unknown_key"}:
+    if kind == "unknown_key":
+        return f"{message} Got {shown(e['input'])}."
+    if kind in {"advice", "rule"}:
         return message
     if kind == "missing" or kind == "missing_argument":
         return f"is missing. {_ADVICE['missing']}"

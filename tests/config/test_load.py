@@ -88,10 +88,10 @@ def test_unknown_keys_name_the_nearest_and_where_they_stand(tmp_path: Path) -> N
         """,
     )
     assert problems(child, "model.hiden=3") == [
-        "command line: model.hiden: model 'tiny' has no such setting. Did you mean 'hidden'?",
-        "child.yaml:4: batch.sampels: `batch` has no such setting. Did you mean 'samples'?",
-        "child.yaml:7: objective.policy.term.hihg: loss term 'ppo_clip' has no such setting. Did you mean 'high'?",
-        "child.yaml:8: lr: `recipe` has no such setting. It belongs at 'learner.lr'.",
+        "command line: model.hiden: model 'tiny' has no such setting. Did you mean 'hidden'? Got 3.",
+        "child.yaml:4: batch.sampels: `batch` has no such setting. Did you mean 'samples'? Got 4.",
+        "child.yaml:7: objective.policy.term.hihg: loss term 'ppo_clip' has no such setting. Did you mean 'high'? Got 0.3.",
+        "child.yaml:8: lr: `recipe` has no such setting. It belongs at 'learner.lr'. Got 1.",
     ]
 
 
