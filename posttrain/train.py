@@ -24,11 +24,11 @@ def train(run: Run) -> None:
     recipe = run.recipe
     step = run.checkpoints.restore() if run.resuming else 0
     try:
-        with run.console.during("publishing the first weights to the engine"):
+        with run.console.during("publishing the weights"):
             run.wait_for_engine()
             run.publish(step)
         if step == 0 and recipe.eval.before:
-            with run.console.during("evaluation before training"):
+            with run.console.during("evaluation before"):
                 run.evaluate("before")
         while step < recipe.steps:
             run.stop_if_asked()
