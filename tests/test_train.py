@@ -127,10 +127,9 @@ def test_a_damaged_checkpoint_is_refused(finished: tuple[Path, str], posttrain: 
     assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c_saves_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    line, clean = command(
-        "train", "quickstart", *SMALL, "steps=500", "checkpoint.every=0", f"output={tmp_path}/interrupted"
-    )
+def interrupted_at(seen: Callable[[str], bool], *words: str) -> str:
+    """A run that gets a Ctrl-C once it has printed a line that `seen` accepts. Returns all it printed."""
+    line, clean = command("train", "quickstart", *SMALL, *words)
     process = subprocess.Popen(
         line, env=clean, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
@@ -138,7 +137,7 @@ def test_ctrl_c_saves_and_leaves_nothing_behind(tmp_path: Path) -> None:
     printed = ""
     for text in process.stdout:
         printed += text
-        if text.strip().startswith("3/500"):
+        if seen(text):
             break
     asked = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
@@ -146,33 +145,29 @@ def test_ctrl_c_saves_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert process.wait(timeout=30) == 130, printed
     took = time.monotonic() - asked
     assert took < 10, f"{took:.1f} s\n{printed}"
-    assert not alive(str(tmp_path / "interrupted"))
-    assert not list(Path("/dev/shm").glob(f"posttrain-*-{process.pid}*"))
-    [saved] = (tmp_path / "interrupted" / "checkpoints").iterdir()
+    assert "Traceback" not in printed
+    return printed
+
+
+def test_ctrl_c_saves_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    output = tmp_path / "interrupted"
+    in_memory = set(Path("/dev/shm").glob("posttrain-*"))
+    third = lambda text: text.strip().startswith("3/500")  # noqa: E731
+    printed = interrupted_at(third, "steps=500", "checkpoint.every=0", f"output={output}")
+    assert not alive(str(output))
+    assert set(Path("/dev/shm").glob("posttrain-*")) <= in_memory
+    [saved] = (output / "checkpoints").iterdir()
     assert f"\nsaved in {saved}\n" in printed
     assert "--resume" in printed
-    steps = [line["step"] for line in metrics(tmp_path / "interrupted")]
-    assert saved.name == f"step-{steps[-1]:05d}"
+    assert saved.name == f"step-{metrics(output)[-1]['step']:05d}"
 
 
 def test_ctrl_c_in_the_warm_up(tmp_path: Path) -> None:
-    line, clean = command("train", "quickstart", *SMALL, "warmup.steps=5000", f"output={tmp_path}/interrupted")
-    process = subprocess.Popen(
-        line, env=clean, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    )
-    assert process.stdout is not None
-    printed = ""
-    for text in process.stdout:
-        printed += text
-        if "supervised warm-up" in text and "/5000" in text:
-            break
-    asked = time.monotonic()
-    os.killpg(process.pid, signal.SIGINT)
-    printed += process.stdout.read()
-    assert process.wait(timeout=30) == 130, printed
-    assert time.monotonic() - asked < 10
-    assert not alive(str(tmp_path / "interrupted"))
-    assert "Traceback" not in printed
+    output = tmp_path / "interrupted"
+    printed = interrupted_at(lambda text: "/5000" in text, "warmup.steps=5000", f"output={output}")
+    assert not alive(str(output))
+    assert "before the first step; nothing to save" in printed
+    assert not (output / "warm").exists()
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "math"])

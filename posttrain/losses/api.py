@@ -11,19 +11,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 from posttrain.data.types import Origin
 from posttrain.lazy import torch
-from posttrain.losses.reduce import reduction
+from posttrain.losses.reduce import Comm, reduction
 from posttrain.stats.columns import LOGP, OLD_LOGP, REF_LOGP, Actions, Need
-
-
-class Comm(Protocol):
-    """What the losses need of the other ranks."""
-
-    def sum(self, x: torch.Tensor) -> torch.Tensor: ...
-    def gather(self, x: torch.Tensor) -> torch.Tensor: ...
 
 
 def key(step: int, name: str) -> int:

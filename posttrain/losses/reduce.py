@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from posttrain.lazy import torch
 from posttrain.stats.columns import Actions
 
-if TYPE_CHECKING:
-    from posttrain.losses.api import Comm
-
 Reduction = Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum"]
+
+
+class Comm(Protocol):
+    """What the losses need of the other ranks."""
+
+    def sum(self, x: torch.Tensor) -> torch.Tensor: ...
+    def gather(self, x: torch.Tensor) -> torch.Tensor: ...
 
 
 def reduction(kind: str, actions: Actions, on: torch.Tensor, comm: Comm, length: float = 1.0) -> torch.Tensor:
