@@ -171,7 +171,12 @@ def main(recipe_file: str, model: str, out: str) -> int:
     from posttrain.config.load import load_recipe
 
     recipe = load_recipe(recipe_file).recipe
-    assert recipe.warmup is not None
+    if recipe.warmup is None:
+        raise ConfigError(
+            f"warmup: {recipe_file} sets none, so there is nothing to train; add `warmup: {{steps: 700}}`"
+        )
+    if not (Path(model) / "config.json").is_file():
+        raise ConfigError(f"--model={model}: no model folder in Hugging Face format (it has no config.json)")
     train_supervised(recipe, recipe.warmup, Path(model), Path(out))
     return 0
 

@@ -91,3 +91,13 @@ def test_the_launchers_world_is_not_handed_on(tmp_path: Path, monkeypatch: pytes
     assert not {n for n in names if n.startswith(("RANK", "LOCAL_", "WORLD_SIZE", "MASTER_", "ACCELERATE_"))}
     words = (tmp_path / "words").read_text().split()
     assert words == ["-m", "posttrain.warmup", *(str(tmp_path / n) for n in ("recipe.yaml", "model", "warm.part"))]
+
+
+def test_sft_says_what_is_missing(tmp_path: Path) -> None:
+    base = "extends: algorithms/grpo.yaml\nmodel: tiny\ntask: arithmetic\nreward: {correct: math}\n"
+    (tmp_path / "cold.yaml").write_text(base)
+    (tmp_path / "warm.yaml").write_text(base + "warmup: true\n")
+    with pytest.raises(ConfigError, match=r"warmup: .*cold\.yaml sets none"):
+        warmup.main(str(tmp_path / "cold.yaml"), "model", "out")
+    with pytest.raises(ConfigError, match="--model=nowhere: no model folder"):
+        warmup.main(str(tmp_path / "warm.yaml"), "nowhere", "out")
