@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU_CONFIG = ROOT / "launch" / "cpu-2.yaml"
@@ -120,7 +121,6 @@ def test_a_failing_pip_shows_its_last_lines_and_the_next_run_starts_over(tmp_pat
 
 
 def test_accelerate_reads_the_launch_files() -> None:
-    yaml = pytest.importorskip("yaml")
     expected = {
         "cpu-2": (2, 2),
         "gpu-1": (1, 2),
