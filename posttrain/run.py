@@ -72,15 +72,17 @@ class Run:
 
     # ---- phases of a step ----
     def collect(self, step: int, metrics: StepMetrics) -> list[Group]:
-        """Prompts -> scored groups. When interrupted, the prompts go back: they have not been trained on."""
-        before = self.curriculum.state_dict()
+        """Prompts -> scored groups. When interrupted, prompts and demonstrations go back: they have not been trained on."""
+        drawn_from = [thing for thing in (self.curriculum, *self.mixes.values()) if hasattr(thing, "state_dict")]
+        before = [thing.state_dict() for thing in drawn_from]
         self.console.working(f"step {step + 1}: rollouts")
         try:
             sample = BoundSample(self.sampler, self.recipe.batch.samples, self.sampling, step)
             groups = self.strategy.collect(self.curriculum.next, self.recipe.batch.prompts, sample, step)
             self.beside = [row for mix in self.mixes.values() for row in mix.rows(groups, sample, step)]
         except Interrupted:
-            self.curriculum.load_state_dict(before)
+            for thing, state in zip(drawn_from, before, strict=True):
+                thing.load_state_dict(state)
             raise
         for name, seconds in sample.seconds.items():
             metrics.add_seconds(name, seconds)

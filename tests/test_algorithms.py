@@ -44,7 +44,8 @@ DIAGNOSTICS = {
     "rover": set[str](),
     "vapo": CLIP | CRITIC | {"positive_nll/loss"},
 }
-LONGER = ("aepo", "clip_cov", "kl_cov", "lp_reg", "rapo", "siren")  # what they do shows after a while
+# What these do shows after a while, or needs a while to come about.
+LONGER = ("aepo", "chord", "clip_cov", "d3s", "dump", "ghpo", "guide", "kl_cov", "lp_reg", "rapo", "siren")
 ALWAYS = {
     "policy/entropy",
     "policy/grad_norm",

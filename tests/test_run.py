@@ -8,7 +8,7 @@ import pytest
 
 from posttrain.data.types import Group
 from posttrain.rollout.engine import Interrupted
-from posttrain.run import update_batches
+from posttrain.run import Run, update_batches
 from posttrain.signals import Stop
 from posttrain.train import train
 from tests.row_samples import prompt, row
@@ -107,6 +107,45 @@ def test_an_interrupted_collection_saves_the_step_before() -> None:
     with pytest.raises(Interrupted):
         train(run)  # type: ignore[arg-type]
     assert run.calls[-2:] == ["save_checkpoint 2", "interrupted 2"]
+
+
+class Dealer:
+    """Deals numbers as a curriculum and as a mix; what it remembers is the next one."""
+
+    def __init__(self, interrupts: bool = False) -> None:
+        self.position, self.interrupts = 0, interrupts
+
+    def next(self, count: int) -> list[int]:
+        self.position += count
+        return list(range(count))
+
+    def rows(self, *_: Any) -> list[Any]:
+        self.position += 32
+        if self.interrupts:
+            raise Interrupted
+        return []
+
+    def state_dict(self) -> dict[str, int]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.position = state["position"]
+
+
+def test_an_interrupted_collection_puts_back_prompts_and_demonstrations() -> None:
+    curriculum, experts, late = Dealer(), Dealer(), Dealer(interrupts=True)
+    run = SimpleNamespace(
+        curriculum=curriculum,
+        mixes={"expert": experts, "stateless": SimpleNamespace(rows=lambda *_: []), "late": late},
+        strategy=SimpleNamespace(collect=lambda draw, count, *_: draw(count)),
+        console=SimpleNamespace(working=lambda text: None),
+        recipe=SimpleNamespace(batch=SimpleNamespace(samples=2, prompts=4)),
+        sampler=None,
+        sampling=None,
+    )
+    with pytest.raises(Interrupted):
+        Run.collect(run, 3, SimpleNamespace())  # type: ignore[arg-type]
+    assert [thing.position for thing in (curriculum, experts, late)] == [0, 0, 0]
 
 
 def test_an_interrupted_evaluation_loses_no_step() -> None:

@@ -14,7 +14,7 @@ from posttrain.scoring.wire import Setup
 START_TIMEOUT = 120.0  # seconds to import the rewards, on a machine busy with training
 CLOSE_TIMEOUT = 0.4  # seconds in which killed workers are waited for at the end
 SPARES = 2  # workers that wait to take the place of another
-LESSONS = (128, 512, 2048)  # samples that a pupil judges before it becomes an heir: the first one, the next ...
+LESSONS = (128, 512)  # samples that a pupil judges before it becomes an heir: the first one, the next ...
 RESTARTS = 3  # of the first process, should somebody kill it
 REVIEW = 0.2  # seconds between looks at the memory of what is set aside, and at what sleeps there
 LOOK = 0.005  # seconds between looks at one that runs there

@@ -19,6 +19,7 @@ import resource
 import select
 import signal
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Mapping
@@ -104,7 +105,7 @@ class Zygote:
         elif number in self.workers and what == KILL:
             self._kill(self.workers[number])
         elif number in self.workers:
-            _lower(self.workers[number], NICE[what])
+            _lower(self.workers[number], what)
         return True
 
     def _spawn(self, number: int, descriptor: int) -> None:
@@ -164,10 +165,12 @@ class Zygote:
             time.sleep(0.002)
 
 
-def _lower(child: int, nice: int) -> None:
+def _lower(child: int, order: bytes) -> None:
     """Lowers its priority. There is no way back without privileges."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.setpriority(os.PRIO_PGRP, child, nice)
+        os.setpriority(os.PRIO_PGRP, child, NICE[order])
+        if order == DEMOTE and sys.platform == "linux":  # many at the lowest priority still add up to a core's third
+            os.sched_setscheduler(child, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _own(descriptor: int) -> int:
