@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from posttrain.collect.credit import Credit
+from posttrain.collect.mix import started
 from posttrain.comm import Distributed, SingleProcess
 from posttrain.config.environment import holds_run, problems
 from posttrain.config.errors import ConfigError
@@ -23,6 +24,7 @@ from posttrain.config.models import TinyModel
 from posttrain.config.recipe import Critic as CriticSettings
 from posttrain.config.recipe import Learner as LearnerSettings
 from posttrain.config.recipe import Recipe
+from posttrain.config.registries import REWARDS
 from posttrain.data.chat import fitting, message_builder
 from posttrain.data.demonstrations import Renderer
 from posttrain.data.tasks import TaskData
@@ -79,8 +81,10 @@ def assemble(
     """Every object of the run. The engine starts while the warm-up still trains."""
     recipe, began = loaded.recipe, time.monotonic()
     console = Console(steps=recipe.steps, rank=comm.rank)
-    data = recipe.task.load(message_builder(recipe.chat.system, recipe.chat.user), recipe.eval.problems, recipe.seed)
-    benchmarks = load_benchmarks(recipe.eval.bench, message_builder(recipe.chat.system, recipe.chat.user))
+    messages = message_builder(recipe.chat.system, recipe.chat.user)
+    data = recipe.task.load(messages, recipe.eval.problems, recipe.seed)
+    judged_by = {REWARDS.name_of(type(part.reward)) for part in recipe.reward.values()}
+    benchmarks = load_benchmarks(recipe.eval.bench, messages, judged_by)
     folder = RunFolder(recipe.output) if comm.rank == 0 else None
     if folder is not None:
         _open(folder, loaded, resume, overwrite)
@@ -137,6 +141,9 @@ def _connect(ground: Ground, data: TaskData, source: Path, engine: VLLMEngine | 
     room = min(context, recipe.learner.tokens_per_micro_batch) - recipe.sampling.max_tokens  # for a prompt
     train, heldout = (fitting(tokenizer, p, room, recipe.chat.too_long) for p in (data.train, data.heldout))
     benches = {name: fitting(tokenizer, of, room, recipe.chat.too_long) for name, of in ground.benchmarks.items()}
+    for name, of in benches.items():
+        if left_out := len(ground.benchmarks[name]) - len(of):
+            ground.console.note(f"eval.bench {name}: {left_out} questions are too long, and no part of its score")
     engine_ranks = [rank for rank, has in enumerate(comm.gather_objects(engine is not None)) if has]
     objective = objective_of(recipe)
     assign = Credit(recipe.shaping, recipe.advantage, recipe.selects)
@@ -144,8 +151,13 @@ def _connect(ground: Ground, data: TaskData, source: Path, engine: VLLMEngine | 
         learner = _learner(ground, source, reads_reference(objective, assign.needs))
     recipe.curriculum.start(train, recipe.seed)
     render = Renderer(tokenizer, min(context, recipe.learner.tokens_per_micro_batch))
-    for mix in recipe.mixes.values():
-        mix.start(train, message_builder(recipe.chat.system, recipe.chat.user), render, recipe.seed)
+    messages = message_builder(recipe.chat.system, recipe.chat.user)
+    mixes = started(
+        recipe.mixes,
+        {origin for part in objective.parts.values() for origin in part.rows},
+        lambda mix: mix.start(train, messages, render, recipe.seed, data.heldout),
+        ground.console.note,
+    )
     guards = _guards(recipe)
     keep, checkpoints = recipe.checkpoint.keep, ground.output / "checkpoints"
     publisher = Publisher(learner, comm, engine.load_weights if engine else None)
@@ -159,7 +171,7 @@ def _connect(ground: Ground, data: TaskData, source: Path, engine: VLLMEngine | 
         curriculum=recipe.curriculum,
         strategy=recipe.strategy,
         assign=assign,
-        mixes=recipe.mixes,
+        mixes=mixes,
         objective=objective,
         sampler=Sampler(
             tokenizer,

@@ -73,7 +73,9 @@ class Run:
     # ---- phases of a step ----
     def collect(self, step: int, metrics: StepMetrics) -> list[Group]:
         """Prompts -> scored groups. When interrupted, prompts and demonstrations go back: they have not been trained on."""
-        drawn_from = [thing for thing in (self.curriculum, *self.mixes.values()) if hasattr(thing, "state_dict")]
+        drawn_from: list[Any] = [
+            thing for thing in (self.curriculum, *self.mixes.values()) if hasattr(thing, "state_dict")
+        ]
         before = [thing.state_dict() for thing in drawn_from]
         self.console.working(f"step {step + 1}: rollouts")
         try:
@@ -103,7 +105,8 @@ class Run:
         with_advantage = self.assign.advantages(groups, step)
         # Groups that a strategy threw away because all is alike in them have taught nothing, and that is a payoff too.
         alike = [g for g in self.sampled if not mixed(g, "reward") and g.prompt.id not in {x.prompt.id for x in groups}]
-        self.curriculum.observe([*with_advantage, *map(unmoved, alike)])
+        least = self.assign.advantage.min_samples
+        self.curriculum.observe([*with_advantage, *(unmoved(g, least) for g in alike)])
         metrics.credit(with_advantage)
         return self.assign.select(with_advantage, step)
 

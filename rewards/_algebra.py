@@ -20,6 +20,8 @@ _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d)
 _LAST_LETTER = re.compile(r"^(?!.*(?:\\begin|\\text|[,=<>])).*[\s\w})][a-zA-Z]$", re.DOTALL)
 _DEGREES = re.compile(r"\\(sin|cos|tan|cot|sec|csc)\s*[({]?\s*(\d+(?:\.\d+)?)\s*\^\s*\{?\\circ\s*\}?\s*[)}]?")
 _DERIVATIVE = re.compile(r"\\partial|\\frac\s*\{\s*d[\s^}a-zA-Z]|\\d?dot(?![a-zA-Z])|'|\\prime")
+_PRIMED = re.compile(r"([a-zA-Z])(?:_\{?(\w+)\}?)?\s*('+)")
+_TRANSPOSED = re.compile(r"\^\s*(?:T|\{\s*(?:\\text\s*\{)?\s*(?:T|\\top)\s*\}?\s*\}|\\(?:top|intercal)(?![a-zA-Z]))")
 _POINTS = (0.7310585, 1.6180339, 2.4142135, -0.5671432, -1.3247179, 3.0)  # nothing special about any but the last
 LARGEST = 120  # operations in an expression that is still tried with numbers
 
@@ -28,6 +30,9 @@ def readable_form(text: str) -> str:
     """The answer in a form that math-verify reads as it was meant."""
     text = _UNUSABLE.sub(" ", plain(text)).replace("\n", " ").replace("$", "").replace("**", "^").replace("−", "-")
     text = re.sub(r"_(\w)", r"_{\1}", text)
+    if "\\text" not in text:  # math-verify drops primes: y' as another letter than y
+        text = _PRIMED.sub(lambda m: f"{m[1]}_{{{m[2] or ''}{900 + len(m[3])}}}", text)
+    text = _TRANSPOSED.sub("^{(T)}", text)  # and ^T, but not in parentheses
     text = _REPEATING.sub(_repeating, text)
     text = _DEGREES.sub(r"\\\1(\\frac{\2\\pi}{180})", text)
     text = _BARE_POINT.sub("", text)
@@ -72,7 +77,7 @@ def equal(gold: str, answer: str) -> bool:
     if oversized(answer) and not oversized(gold):
         return False
     ours, theirs = parsed(gold), parsed(answer)
-    if ours is None or theirs is None:
+    if ours is None or theirs is None or gold.count("'") != answer.count("'"):
         return False
     if _DERIVATIVE.search(gold) or _DERIVATIVE.search(answer):  # df/dx of a letter f would be computed: 0
         return bool(ours == theirs)

@@ -28,19 +28,12 @@ from posttrain_rewards import _algebra as algebra
 
 _SUBSCRIPT = re.compile(r"([0-9A-F]+)_\{?\(?(\d+|\\text\{\w+\})\)?\}?$")
 _CLOCK = re.compile(r"(\d{1,2}:\d{2}(?::\d{2})?)\s*([ap])?\.?\s*(?:m\.?)?", re.IGNORECASE)
+_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}?")
 _PARSED = 1000  # characters of a reference that is still parsed
 _PADDED = re.compile(r",\s*0\d")  # no number of a list begins with 0
-_LEAD = re.compile(r"^(?:\\text\{([^{}]*)\}|(there (?:are|is)))\s*(?=[-\d\\.])", re.IGNORECASE)
 _CHOSEN = re.compile(
     r"^(?:\\text\{\s*)?(?:\(([A-J])\)(?:\s+\}?|\}?(?:\s+|(?=\\)))|([A-J])[.:)]\s*\}?(?=\s))\s*(?P<rest>(?![,;+*/^=&)-]|and\b|or\b)\S.*)$",
     re.DOTALL,
-)
-# words that change what a number says
-_CHANGING = re.compile(
-    r"\b(?:not?|never|more|less|fewer|greater|smaller|least|most|than|over|under|above|below|between|or|and|but|either|"
-    r"except|about|around|million|billion|thousand|hundred|dozen|half|twice|times|factorial|squared|cubed|if|when|mod|"
-    r"undefined|impossible|none|wrong|incorrect|minus|negative|base|pairs?)\b",
-    re.IGNORECASE,
 )
 
 
@@ -65,10 +58,11 @@ def same(gold: str, answer: str, tolerance: float = 0.0) -> bool:
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def readable(gold: str) -> bool:
-    """Whether every value of a reference can be read; by itself alone, so that right and wrong answers are treated alike."""
+def readable(gold: str, most: int | None = None) -> bool:
+    """Whether every value of a reference, or its first `most`, can be read; by itself alone, so that right and wrong
+    answers are treated alike."""
     text = clean(gold)
-    return bool(tight(text)) and (_is_words(text) or all(_readable(leaf) for leaf in _leaves(shape(text))))
+    return bool(tight(text)) and (_is_words(text) or all(_readable(leaf) for leaf in _leaves(shape(text))[:most]))
 
 
 def _leaves(found: Shape) -> list[str]:
@@ -174,7 +168,8 @@ def _clash(gold: str, answer: str) -> bool:
         return False
     ours, theirs = (re.sub(r"[|\s]|\([^()]*\)|_\{?\w+\}?|\\text|[{}]", "", name).lower() for name in (gold, answer))
     calls = [name.endswith(")") for name in (gold, answer)]
-    return ours != theirs and not (any(calls) and "y" in (ours, theirs))
+    primes = ours.count("'") != theirs.count("'")
+    return ours != theirs and (primes or not (any(calls) and "y" in (ours, theirs)))
 
 
 def _equations(gold: Shape, answer: Shape, tolerance: float) -> bool:
@@ -209,18 +204,20 @@ def _value(gold: str, answer: str, tolerance: float) -> bool:
         return letter == ((chosen[1] or chosen[2]).lower() if chosen else choice(answer, bare=True))
     if chosen := _CHOSEN.match(gold):  # a letter and what it stands for: either will do
         letter, rest = (chosen[1] or chosen[2]).lower(), clean(chosen["rest"])
-        if other := _CHOSEN.match(answer):
-            return letter == (other[1] or other[2]).lower()
+        if other := _CHOSEN.match(answer):  # (A) 6 is not (A) 5
+            return letter == (other[1] or other[2]).lower() and same(rest, clean(other["rest"]), tolerance)
         return letter == choice(answer) or _value(rest, answer, tolerance)
     if chosen := _CHOSEN.match(answer):
         answer = clean(chosen["rest"])
-    gold, answer = (
-        _LEAD.sub(lambda m: m.group() if _CHANGING.search(m.group()) else "", text) for text in (gold, answer)
-    )
+    gold, answer = units.unled(gold, answer)
     if (wanted := words(gold)) is not None:
         return words(answer) == wanted
     percents = [text.rstrip().endswith("%") for text in (gold, answer)]
     gold, answer = (text.rstrip().removesuffix("%").strip() for text in (gold, answer))
+    taken = [units.take(text) for text in (gold, answer)]
+    scaled = [unit.split() for _, unit in taken if unit and units.changing(unit)]
+    if scaled:  # 5 halves are 5 halves and nothing else that can be told from words
+        return len(scaled) == 2 and scaled[0] == scaled[1] and _plain_equal(taken[0][0], taken[1][0], tolerance)
     (ours, our_unit), (theirs, their_unit) = _without_unit(gold), _without_unit(answer)
     if any(percents):
         if our_unit or their_unit:
@@ -239,7 +236,7 @@ def _value(gold: str, answer: str, tolerance: float) -> bool:
 def _without_unit(text: str) -> tuple[str, str]:
     value, unit = units.take(text)
     known = units.read(unit) is not None
-    counts = known or (re.search(r"\d|\\pi|\\sqrt", value) and not _CHANGING.search(unit))
+    counts = known or (re.search(r"\d|\\pi|\\sqrt", value) and not units.changing(unit))
     return (value, unit) if unit and counts else (text, "")
 
 
@@ -272,6 +269,10 @@ def _close(ours: tuple[Fraction, bool], theirs: tuple[Fraction, bool], tolerance
     return close(ours[0], theirs[0])
 
 
+def _said(text: str) -> set[str]:
+    return {" ".join(said.lower().split()) for said in _TEXT.findall(text)}
+
+
 def _plain_equal(gold: str, answer: str, tolerance: float) -> bool:
     """Without units and words."""
     gold, answer = clean(gold), clean(answer)
@@ -288,6 +289,10 @@ def _plain_equal(gold: str, answer: str, tolerance: float) -> bool:
         return _close(ours, theirs, tolerance, two)
     if RATIO.fullmatch(one) or RATIO.fullmatch(two):
         return same_ratio(one, two)
-    if words(answer) is not None or ("\\text" in answer and "\\text" not in gold):
+    if (
+        words(answer) is not None
+        or _said(answer) - _said(gold)
+        or any(map(units.changing, _said(gold) - _said(answer)))
+    ):
         return False
     return algebra.equal(gold, answer)

@@ -13,6 +13,16 @@ from posttrain.scoring.boxed import boxed, tagged
 _STATED = re.compile(
     r"(?i:answer|choice|option)\**\s*(?i:is|:)?\s*:?\s*\**\s*(?i:option|choice)?\s*(\(?[A-Z]\)?)(?![A-Za-z'])"
 )
+_DENIED = re.compile(  # not B; B is wrong
+    r"(?:\b(?:not|never|nor|neither|except|cannot|isn['’]t|can['’]t)\b|\\neq?\b|\\neg\b|\\lnot\b|\\not|[¬≠]|!=)"
+    r"(?:[\W_]|\\text\{|\b(?:be|is|the|answer|option|choice|equal|to)\b)*[A-Za-z]\b"
+    r"|\b[A-Z]\b[\s)}]+(?:\\text\{)?\s*(?:(?:is|was)\s+(?:not|wrong|incorrect|false|eliminated|out)\b|(?:isn|wasn|doesn)['’]t)",
+    re.IGNORECASE,
+)
+# behind a letter that is only asked about, one of several, or refused
+_DOUBTED = re.compile(
+    r"[\s)*]*(?:\?(?!\W*[Yy]es)|(?:,\s*)?(?:and/or|or|and|/|nor)\s*\(?[A-Z]\)?(?![A-Za-z'])|(?:is|was)\s+(?:not|wrong|incorrect|false)\b|isn['’]t)"
+)
 _ALONE = re.compile(r"\W*([A-Z])\W*")
 
 
@@ -22,7 +32,7 @@ class Choice:
     r"""1 if the completion chooses the letter of the reference answer, else 0.
 
     The choice is the last \boxed{}, else the last <answer>, else the last `answer is B`, else a last line of one letter.
-    A box that holds two letters chooses nothing.
+    A box that holds two letters, or `not B`, chooses nothing; nor does a question or `the answer is A or B`.
     """
 
     letters: str = "ABCDEFGHIJ"
@@ -49,11 +59,16 @@ class Choice:
         yield f"\\boxed{{\\text{{({second}) }} 17}}", prompt, 1.0
         yield f"<answer>{first}</answer>", prompt, 0.0
         yield f"\\boxed{{{first} \\text{{ or }} {second}}}", prompt, 0.0
+        yield f"\\boxed{{not {second}}}", prompt, 0.0
+        yield f"The answer is {second} or {first}", prompt, 0.0
+        yield f"Is the answer {second}? No.", prompt, 0.0
         yield f"A {second}ad idea", prompt, 0.0
         yield "\\boxed{" * 10_000, prompt, 0.0
 
     def _letter(self, text: str) -> str | None:
         """The one letter in a short text, apart from LaTeX commands and words."""
+        if _DENIED.search(text):
+            return None
         bare = re.sub(r"\\[a-zA-Z]+", " ", text)
         found = set(re.findall(rf"(?<![A-Za-z])[{re.escape(self.letters)}](?![A-Za-z])", bare))
         if not found:  # \boxed{b}
@@ -65,7 +80,8 @@ class Choice:
         for texts in (boxed(completion), tagged(completion)):
             if texts:
                 return self._letter(texts[-1])
-        if stated := _STATED.findall(completion):
-            return self._letter(stated[-1])
+        if stated := list(_STATED.finditer(completion)):
+            sure = [found[1] for found in stated if not _DOUBTED.match(completion, found.end())]
+            return self._letter(sure[-1]) if sure else None
         lines = completion.strip().splitlines()
         return self._letter(lines[-1]) if lines and _ALONE.fullmatch(lines[-1]) else None

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from posttrain.config.recipe import Recipe
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([^\s`]*)[^\n`]*$", re.MULTILINE)
-_PYTHON = ("", "python", "python3", "py", "py3")
+_PYTHON = ("python", "python3", "py", "py3")
 LONGEST = 1 << 17  # characters of code
 
 
@@ -37,10 +37,20 @@ LONGEST = 1 << 17  # characters of code
 class Code:
     """1 if the last fenced block of Python passes all tests, else 0. Without a block the value is 0.
 
+    A block without a language counts where no block is marked as Python.
+
     Tests are a list of asserts, a list of {input, output} or {inputs, outputs} for a program that reads and prints, or
     source with `unittest` classes or a function check(candidate); also as JSON text. The standard library can be
-    imported, nothing else. Tests that cannot be run are status "unparseable", a sandbox that fails is "error"; where no
-    sandbox can be had, nothing is run and the workers refuse to start.
+    imported, nothing else.
+
+    Functions are called in another process, with copies. What a call does to a list, dictionary, set or deque that it is
+    given is done to the test's own when it returns or raises; not what it does to one in a tuple, what a generator or
+    coroutine does later, nor to a second name for a row of a list. Objects of the candidate's classes are compared with
+    each other by their attributes (== and !=) or by their own < and >, and with a plain value never; `obj + obj` works,
+    `obj * 3` and methods of its subclasses of plain types do not. Skipped tests of unittest leave the total.
+
+    Tests that cannot be run are status "unparseable", a sandbox that fails is "error"; where no sandbox can be had,
+    nothing is run and the workers refuse to start.
     """
 
     tests: str = ""
@@ -55,6 +65,8 @@ class Code:
     """Address space of the candidate."""
     scratch_mb: Annotated[int, Ge(1)] = 16
     """Size of its scratch folder, where it starts and which alone it can write to."""
+    threads: Annotated[int, Ge(1)] = 128
+    """Threads it may run at once; with more it is killed. Processes it cannot start at all."""
     tolerance: Annotated[float, Ge(0), Lt(1)] = 1e-6
     """Difference of printed decimals, relative or absolute, that still counts as right."""
     modules: tuple[str, ...] = ("solution", "candidate", "main", "submission", "your_module")
@@ -117,7 +129,7 @@ class Code:
     def _tested(self, code: str, tests: Cases, made: Plan | None) -> Tested:
         if len(code) > LONGEST:
             return Tested(0, 1, f"code of {len(code)} characters, at most {LONGEST} are run")
-        limits = Limits(memory_mb=self.memory_mb, cpu=int(self.timeout) + 2, scratch_mb=self.scratch_mb)
+        limits = Limits(self.memory_mb, int(self.timeout) + 2, self.scratch_mb, self.threads)
         if made is not None:
             return run_tests(selftest.shared(), code, made, limits, self.timeout, stop=not self.fraction)
         left, passed, detail, timeout = self.timeout, 0, "", False
@@ -145,18 +157,21 @@ class Code:
 
 
 def block(completion: str) -> str | None:
-    """The last closed block of Python between fences; one without a language counts as Python."""
-    found, opened = None, None
+    """The last closed block that is marked as Python; where none is, the last closed one without a language."""
+    marked, bare, opened = None, None, None
     for fence in _FENCE.finditer(completion):
         if opened is None:
             opened = fence
         elif not fence[1]:
+            inside = textwrap.dedent(completion[opened.end() + 1 : fence.start()])
             if opened[1].lower() in _PYTHON:
-                found = textwrap.dedent(completion[opened.end() + 1 : fence.start()])
+                marked = inside
+            elif not opened[1]:
+                bare = inside
             opened = None
         else:  # a block that was never closed
             opened = fence
-    return found
+    return bare if marked is None else marked
 
 
 @functools.lru_cache(maxsize=1 << 10)

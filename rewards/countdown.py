@@ -30,6 +30,7 @@ _SPELLINGS = (
     (r"[\[{]", "("),
     (r"[\]}]", ")"),
 )
+_RESULT = re.compile(r"-?\d{1,40}(?:\.\d{1,40})?(?:/\d{1,40})?", re.ASCII)  # and not 1e999999999
 _LINE = re.compile(r"[-+*/()\d\s×÷·−=]*\d[-+*/()\d\s×÷·−=]*")
 _PROBLEM = re.compile(
     r"numbers?:?\s*\[([\d,\s]+)\].*?(?:equals?|target(?: of| is|:)?|make|reach|obtain)\s*(-?\d+)", re.DOTALL
@@ -80,6 +81,7 @@ class Countdown:
         yield "<answer>3 * 5 - 2 + 5 - 5</answer>", prompt, 0.0
         yield "<answer>13 = 3 * 5 - 2</answer>", prompt, 0.0
         yield "<answer>9**9**9**9</answer>", prompt, 0.0
+        yield "<answer>3*5-2=1e999999999</answer>", prompt, 0.0
         yield "<answer>__import__('os').system('exit 1')</answer>", prompt, 0.0
         yield "<answer>" + "(" * 100_000 + "</answer>", prompt, 0.0
         yield "<answer>3/(5-5)</answer>", prompt, 0.0
@@ -118,7 +120,7 @@ def _evaluated(text: str) -> tuple[Fraction, Counter[int]] | None:
     used: Counter[int] = Counter()
     try:
         value = _value(ast.parse(left.strip(), mode="eval").body, used)
-        if equals and Fraction(right.strip()) != value:
+        if equals and not (_RESULT.fullmatch(right.strip()) and Fraction(right.strip()) == value):
             return None
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
         return None

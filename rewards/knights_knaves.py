@@ -10,8 +10,10 @@ from posttrain.data.types import Prompt, Score
 from posttrain.scoring.api import REWARDS
 from posttrain.scoring.boxed import TAIL, boxed, tagged
 
+# Names are short, and blanks are never given back: the time grows with the text and not with its square.
 _ROLE = re.compile(
-    r"\b([A-Z][\w'-]*)(?:\*\*|\})?\s*(?:is|:|=|\s-)\s*(?:\\text\{)?\s*(?:an?\s+|the\s+)?\**(not\s+(?:an?\s+)?)?(knight|knave)\b",
+    r"\b([A-Z][\w'-]{0,40})(?:\*\*|\})?(?:\s*+(?:is|:|=)|\s++-)\s*+(?:\\text\{\s*+)?(?:an?\s++|the\s++)?"
+    r"\**+(not\s++(?:an?\s++)?)?(knight|knave)\b",
     re.IGNORECASE,
 )
 _CONCLUSION = re.compile(r"(?:answer|conclusion|solution|therefore|summary)\b", re.IGNORECASE)
@@ -70,14 +72,16 @@ def _roles(text: str) -> dict[str, str | None]:
 def _final(completion: str, people: int) -> str:
     for texts in (tagged(completion), boxed(completion)):
         if texts:
-            return texts[-1]
+            return texts[-1][-TAIL:]
     tail = completion[-TAIL:]
     if marks := list(_CONCLUSION.finditer(tail)):
         return tail[marks[-1].end() :]
-    lines = [line for line in tail.splitlines() if _ROLE.search(line)]
     kept: list[str] = []
-    for line in reversed(lines):
-        if len(_roles("\n".join(kept))) >= people:
+    named: set[str] = set()
+    for line in reversed(tail.splitlines()):
+        if len(named) >= people:
             break
-        kept.append(line)
+        if found := _roles(line).keys():
+            named |= found
+            kept.append(line)
     return "\n".join(kept)

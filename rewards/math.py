@@ -28,6 +28,7 @@ from posttrain_rewards._equality import readable, same
 _WORKED = re.compile(r"####|<answer>|\b[Aa]nswer\b\**\s*(?:is|:)")
 _WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _LONGEST = 25  # words of a reference that is still an answer
+_LOOKED_AT = 16  # values of a wrong answer, for whether it can be read: it may hold a thousand
 _UNUSABLE = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f\\ud800-\\udfff]")
 
 
@@ -39,7 +40,9 @@ class Math:
     The reference may be plain (`72`, `1,234`, `\frac{1}{2}`), in a box, or a worked solution that ends with the
     answer. Boxes joined by `and` or a comma are also read as one answer of several values. Without a box the answer
     is looked for in the text, or the value is 0 where `extraction` is strict; the part `format` says whether there is
-    a box. With a reference that cannot be read nothing is judged (status "unparseable").
+    a box. An answer that cannot be read, such as `\frac{}`, is wrong, and so is one too large to be worked out; the part
+    `parsed` is 0 for both, 1 for other answers. With a reference that cannot be read nothing is judged (status
+    "unparseable").
     """
 
     max_length: Annotated[int, Ge(1)] = 2000
@@ -65,11 +68,14 @@ class Math:
         answer, parts = found[-1], {"format": float(bool(boxed(completion)))}
         if len(answer) > self.max_length:
             detail = f"boxed answer too long: {len(answer)} characters, max_length = {self.max_length}"
-            return Score(value=0.0, parts=parts, detail=detail)
-        right, detail = _verdict(gold, answer, self.tolerance)
+            return Score(value=0.0, parts=parts | {"parsed": 0.0}, detail=detail)
+        right, read, detail = _verdict(gold, answer, self.tolerance)
+        if answer:
+            parts["parsed"] = float(read)
         if not right and len(found) > 1 and (several := together(completion)) and len(several) <= self.max_length:
-            right, detail = _verdict(gold, several, self.tolerance)
+            right, _, detail = _verdict(gold, several, self.tolerance)
             if right:
+                parts["parsed"] = 1.0
                 return Score(value=1.0, correct=True, parts=parts, detail="several boxes, read as one answer")
         others = {other for other in found if len(other) <= self.max_length and tight(other) != tight(answer)}
         if others:
@@ -116,12 +122,13 @@ def _reference(answer: str) -> str:
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def _verdict(gold: str, answer: str, tolerance: float) -> tuple[bool, str]:
-    """Whether the answer is right, and a remark. Cached: the samples of a group often agree."""
+def _verdict(gold: str, answer: str, tolerance: float) -> tuple[bool, bool, str]:
+    """Whether the answer is right, whether it could be read, and a remark. Cached: the samples of a group often agree."""
     if tight(answer) == tight(gold):
-        return True, ""
+        return True, True, ""
     if _UNUSABLE.search(answer):
-        return False, "control characters or lone surrogates in the answer"
+        return False, False, "control characters or lone surrogates in the answer"
     if (reason := oversized(answer)) and not oversized(gold):
-        return False, f"not evaluated: {reason}"
-    return same(gold, answer, tolerance), ""
+        return False, False, f"not evaluated: {reason}"
+    right = same(gold, answer, tolerance)  # it keeps what it parsed, so that looking once more is cheap
+    return right, right or readable(answer, _LOOKED_AT), ""

@@ -80,10 +80,11 @@ def test_a_warm_up_of_mu() -> None:
 
 def test_mu_0_is_grpo_and_mu_1_is_supervised_learning() -> None:
     x = with_experts(1)
-    none = audit("chord_mu", x, {"schedules.mu": 0.0, "mixes.expert": None})
+    none = audit("chord_mu", x, {"schedules.mu": 0.0})
     plain = {**x, "rewards": np.where(WRITTEN == 2, np.nan, x["rewards"])}
     grpo = audit("grpo", {k: v for k, v in plain.items() if k != "origin"}, {"objective.policy.reduce": "token_mean"})
     assert np.array_equal(none["grad_logits"], grpo["grad_logits"])
+    assert none["loss"] == grpo["loss"]
     every = audit("chord_mu", x, {"schedules.mu": 1.0})
     assert not every["grad_logits"][WRITTEN != 2].any()
     tokens = int(x["mask"][WRITTEN == 2].sum())

@@ -80,6 +80,24 @@ def test_training_teaches_it_also_by_what_a_strategy_threw_away() -> None:
     assert list(one.recent["a"]) == pytest.approx([2**-0.5] * 4, abs=1e-5)
 
 
+@pytest.mark.parametrize("rewards", [[None] * 8, [1.0, *[None] * 7]], ids=str)
+def test_what_nobody_judged_teaches_it_nothing(rewards: list[float | None]) -> None:
+    """Thrown away or kept: without two verdicts there is no advantage."""
+    one, two = bandit(), bandit()
+    kept = group("a0", 1.0, 0.0)
+    silent = Group(
+        prompt=prompt("b0", source="b"), rollouts=tuple(row(reward=r, seed=i) for i, r in enumerate(rewards))
+    )
+    for some, groups in ((one, [kept]), (two, [kept, silent])):
+        run = SimpleNamespace(
+            curriculum=some, learner=SimpleNamespace(measure=lambda rows, wanted: list(rows)),
+            assign=Credit({}, GroupAdvantage()), sampled=[kept, silent],
+        )  # fmt: skip
+        Run.credit(run, groups, 0, StepMetrics(1))  # type: ignore[arg-type]
+    assert one.seen == two.seen == {"a": 2, "b": 0}
+    assert not one.recent["b"]
+
+
 @pytest.mark.parametrize(
     ("name", "parts"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from posttrain.data.types import Group, Origin, Prompt, Rollout
 
@@ -95,6 +95,16 @@ class Select(Protocol):
     def __call__(self, groups: Sequence[Group], step: int) -> list[Group]: ...
 
 
+@runtime_checkable
+class Filter(Select, Protocol):
+    """A select that keeps or drops whole groups, by their scores alone.
+
+    Those that come before any other select are asked before the advantage: what they drop enters no mean over the step.
+    """
+
+    def keeps(self, group: Group) -> bool: ...
+
+
 class Mix(Protocol):
     """Rows that no group of the step produced: control samples, demonstrations. They enter no baseline.
 
@@ -110,8 +120,10 @@ class Mix(Protocol):
         messages: Callable[[str], tuple[Mapping[str, str], ...]],
         render: Callable[[Sequence[Prompt]], list[Rollout]],
         seed: int,
-    ) -> None:
-        """Before the first step: the training prompts, how a problem becomes messages, how solutions become rows."""
+        heldout: Sequence[Prompt],
+    ) -> str | None:
+        """Before the first step: the training prompts, how a problem becomes messages, how solutions become rows, and the
+        held-out prompts, which nothing may be learned from. Returns what its user should know, if there is something."""
         ...
 
     def rows(self, groups: Sequence[Group], sample: Sample, step: int) -> list[Rollout]:

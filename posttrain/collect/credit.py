@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from posttrain.collect.api import Advantage, Select, Shape
+from posttrain.collect.api import Advantage, Filter, Select, Shape
+from posttrain.collect.rows import unmoved
 from posttrain.data.types import Group
 
 
 @dataclass(frozen=True)
 class Credit:
-    """Shaping, one after the other; then the advantage; then the selects. Training and the audit share it."""
+    """Shaping, one after the other; then the advantage; then the selects. Training and the audit share it.
+
+    Selects that come first and read scores alone (`Filter`) are asked before the advantage, too.
+    """
 
     shaping: Mapping[str, Shape]
     advantage: Advantage
@@ -24,11 +28,18 @@ class Credit:
         return frozenset[str]().union(*(getattr(hook, "needs", ()) for hook in hooks))
 
     def advantages(self, groups: Sequence[Group], step: int) -> list[Group]:
-        """The same groups in the same order, numbered, with advantages; unjudged rollouts are left out."""
+        """The same groups in the same order, numbered, with advantages; unjudged rollouts are left out.
+
+        Groups that a filter is going to drop enter no mean over the step; their own advantages are 0.
+        """
         credited = [_numbered(group, number) for number, group in enumerate(groups)]
         for shape in self.shaping.values():
             credited = shape(credited, step)
-        return self.advantage(credited)
+        filters = self._filters()
+        keep = [all(f.keeps(group) for f in filters) for group in credited]
+        found = iter(self.advantage([group for group, kept in zip(credited, keep, strict=True) if kept]))
+        least = self.advantage.min_samples
+        return [next(found) if kept else unmoved(group, least) for group, kept in zip(credited, keep, strict=True)]
 
     def select(self, groups: Sequence[Group], step: int) -> list[Group]:
         """What is left of groups with advantages after every select."""
@@ -36,6 +47,15 @@ class Credit:
         for select in self.selects:
             kept = select(kept, step)
         return kept
+
+    def _filters(self) -> list[Filter]:
+        """Those before any other select: after one they would see less than the whole groups."""
+        out: list[Filter] = []
+        for select in self.selects:
+            if not isinstance(select, Filter):
+                break
+            out.append(select)
+        return out
 
     def __call__(self, groups: Sequence[Group], step: int) -> list[Group]:
         return self.select(self.advantages(groups, step), step)

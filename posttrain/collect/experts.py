@@ -28,13 +28,14 @@ Messages = Callable[[str], tuple[Mapping[str, str], ...]]
 class ExpertMix:
     """CHORD's expert rows (2508.11408): the next few demonstrations, each once an epoch, trained by a part of their own.
 
-    They come from `path`, or else are the solutions of the task's own training problems. The paper's batch of 96 has a
-    third of them (64 of SFT, 32 of RL); the authors' code makes ceil(ratio x prompts) x samples rows with ratio 0.2, so
-    40 prompts of 8 samples become 64 expert rows and 256 of the policy: here that is rows: 64 beside batch.prompts: 32.
+    They come from `path`, less the problems that are held out, or else are the solutions of the task's own training
+    problems. The paper's batches are 64 for SFT and 32 for RL. The authors' code takes a share of 0.2 of its prompts for
+    experts and makes ceil(0.2 x prompts) x samples rows of them, so 40 prompts of 8 samples become 64 expert rows and 256
+    of the policy. Either way that is count: 64 beside batch.prompts: 32.
     """
 
     count: Annotated[int, Ge(1)] = 32
-    """Expert rows of a step."""
+    """Expert rows of a step. Reconstructed: 32 is for small batches; the paper has 64."""
     path: str | None = None
     """A JSONL or Parquet file, or a hub id, with problems and solutions; null for the task's own solutions."""
     problem: str = "problem"
@@ -45,15 +46,35 @@ class ExpertMix:
     seed: int = field(default=0, init=False)
     demonstrations: Sequence[Prompt] = field(default=(), init=False, repr=False)
     render: Render | None = field(default=None, init=False, repr=False)
+    held_out: int = field(default=0, init=False)  # demonstrations of held-out problems, which are left out
     report: dict[str, float] = field(default_factory=dict, init=False)
     _order: tuple[int, np.ndarray] | None = field(default=None, init=False, repr=False)  # of the epoch in use
     origin: ClassVar[Origin] = Origin.EXPERT
 
-    def start(self, prompts: Sequence[Prompt], messages: Messages, render: Render, seed: int) -> None:
+    def start(
+        self,
+        prompts: Sequence[Prompt],
+        messages: Messages,
+        render: Render,
+        seed: int,
+        heldout: Sequence[Prompt] = (),
+    ) -> str | None:
         """Raises ConfigError where there is nothing to demonstrate."""
-        found = self._read(messages) if self.path else prompts
-        self.demonstrations = [p for p in found if p.solution]
+        found = [p for p in (self._read(messages) if self.path else prompts) if p.solution]
+        kept_apart = {_problem(p) for p in heldout}
+        self.demonstrations = [p for p in found if _problem(p) not in kept_apart]
+        self.held_out = len(found) - len(self.demonstrations)
         self.render, self.seed, self._order = render, seed, None
+        self._require(render, len(found))
+        left_out = f"{self.held_out} of {len(found)} demonstrations are of held-out problems, and left out"
+        return left_out if self.held_out else None
+
+    def _require(self, render: Render, found: int) -> None:
+        if found and not self.demonstrations:
+            raise ConfigError(
+                f"expert_mix: all {found} demonstrations of path={self.path!r} are of held-out problems. Name another file "
+                "with path, or hold out other problems with task.heldout_path"
+            )
         if not self.demonstrations:
             where = f"path={self.path!r} has" if self.path else "the task's problems have"
             raise ConfigError(
@@ -72,7 +93,11 @@ class ExpertMix:
         chosen = [self._at(self.position + i) for i in range(self.count)]
         self.position += self.count
         rows = self.render(chosen)
-        self.report = {"expert/rows": len(rows), "expert/too_long": len(chosen) - len(rows)}
+        self.report = {
+            "expert/rows": len(rows),
+            "expert/too_long": len(chosen) - len(rows),
+            "expert/held_out": self.held_out,
+        }
         return rows
 
     def credit(self, groups: Sequence[Group]) -> list[Rollout]:
@@ -94,7 +119,7 @@ class ExpertMix:
         self.position = state["position"]
 
     def conflicts(self, at: str, recipe: Recipe) -> Iterator[Problem]:
-        if not any("expert" in part.rows for part in recipe.objective.values() if not part.off):
+        if not any("expert" in part.rows for part in recipe.objective.values()):  # one that is off leaves them unused
             yield Problem(
                 (at, "objective"),
                 "expert rows are mixed in, and no part of the objective trains on them. Add one: "
@@ -119,3 +144,8 @@ class ExpertMix:
             order = np.random.default_rng([self.seed, 1, epoch]).permutation(len(self.demonstrations))
             self._order = (epoch, order)
         return self.demonstrations[int(self._order[1][place])]
+
+
+def _problem(prompt: Prompt) -> str:
+    """Its text, however it is broken into lines."""
+    return " ".join(prompt.messages[-1]["content"].split())

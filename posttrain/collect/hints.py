@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Len
 
@@ -13,7 +13,7 @@ from posttrain.collect.api import Draw, Sample
 from posttrain.collect.rows import is_judged
 from posttrain.config.problems import Problem
 from posttrain.config.registries import STRATEGIES
-from posttrain.data.hinted import hinted, prefix
+from posttrain.data.hinted import SENTENCE, WRITTEN, hinted, prefix
 from posttrain.data.reveal import reveals, shown
 from posttrain.data.types import Group, Origin, Prompt
 
@@ -36,8 +36,9 @@ class HintReroll:
 
     The whole group is sampled again with more and more of the solution in the prompt, until one of its completions is
     right; if none ever is, the last group counts. Problems without a solution, and solved ones, are left alone. A hint
-    ends before the answer (posttrain.data.reveal); hints/leaked is the share of problems whose hint holds it all the
-    same, in another form. A prompt that a hint would make too long stays as it was the stage before.
+    ends before the answer (posttrain.data.reveal). One that holds it all the same, in another form, is left out; so is a
+    written one that would have to end early. hints/leaked is the share of problems with such a hint. A prompt that a hint
+    would make too long stays as it was the stage before.
     """
 
     fractions: Annotated[list[Annotated[float, Gt(0), Le(1)]], Len(1)] = field(
@@ -51,6 +52,8 @@ class HintReroll:
     """Steps without hints: early failures are failures of format. GHPO's paper has 20, its released recipe 0."""
     column: str | None = None
     """The column (of task.columns) with a written hint; null for the beginning of the solution."""
+    sentence: str | None = None
+    """The line above the hint. null for GHPO's, which announces the beginning of the answer; with a column, for "Hint:"."""
     report: dict[str, float] = field(default_factory=dict, init=False)
 
     @property
@@ -79,13 +82,18 @@ class HintReroll:
         self, groups: Sequence[Group], hard: Sequence[int], sample: Sample, tally: Counter[str]
     ) -> dict[int, Group]:
         """The group that the last hint made of each hard one; `tally` counts problems. Every rank does the same."""
-        texts = {i: text for i in hard if (text := self._text(groups[i].prompt))}
-        tally["without"] = len(hard) - len(texts)
+        given = {i: self._text(groups[i].prompt) for i in hard}
+        tally["without"] = sum(text == "" for text in given.values())
+        leaked = {i for i, text in given.items() if text is None}
+        texts = {i: text for i, text in given.items() if text}
         found: dict[int, Group] = {}
         too_long: set[int] = set()
         for stage, fraction in enumerate(self.fractions, 1):
             left = [i for i in texts if i not in found or not found[i].solved()]
-            asked = {i: hinted(groups[i].prompt, text) for i in left if (text := prefix(texts[i], fraction)).strip()}
+            parts = {i: text for i in left if (text := prefix(texts[i], fraction)).strip()}
+            telling = {i for i, text in parts.items() if reveals(text, groups[i].prompt.answer)}
+            leaked |= telling
+            asked = {i: self._hinted(groups[i].prompt, text) for i, text in parts.items() if i not in telling}
             too_long |= {i for i, prompt in asked.items() if not sample.fits(prompt)}
             asked = {i: prompt for i, prompt in asked.items() if i not in too_long}
             if asked:
@@ -93,13 +101,22 @@ class HintReroll:
             tally[f"stage_{stage}"] = len(asked)
             tally[f"solved_{stage}"] = sum(found[i].solved() for i in asked)
         tally["too_long"] = len(too_long)
-        tally["leaked"] = sum(reveals(g.prompt.hint, g.prompt.answer) for g in found.values())
+        tally["leaked"] = len(leaked)
         return found
 
-    def _text(self, prompt: Prompt) -> str:
-        """All that may ever be shown; empty where there is nothing."""
-        text: Any = prompt.solution if self.column is None else prompt.columns.get(self.column)
-        return shown(str(text), prompt.answer) if text else ""
+    def _text(self, prompt: Prompt) -> str | None:
+        """All that may ever be shown: empty where there is nothing, None where a written hint holds the answer.
+
+        A solution is cut before the answer. Half a sentence of advice is none, so a written hint is given whole or not.
+        """
+        if self.column is None:
+            return shown(prompt.solution, prompt.answer)
+        text = str(prompt.columns.get(self.column) or "")
+        return text if shown(text, prompt.answer) == text else None
+
+    def _hinted(self, prompt: Prompt, text: str) -> Prompt:
+        usual = SENTENCE if self.column is None else WRITTEN
+        return hinted(prompt, text, usual if self.sentence is None else self.sentence)
 
     def _sampled(self, groups: Sequence[Group], asked: dict[int, Prompt], sample: Sample) -> list[Group]:
         prompts = list(asked.values())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
-from posttrain.collect.api import Sample
+from posttrain.collect.api import Mix, Sample
 from posttrain.config.problems import Problem
 from posttrain.config.registries import MIXES
 from posttrain.data.types import Group, Origin, Prompt, Rollout
@@ -45,7 +45,9 @@ class EntropyControl:
     report: dict[str, float] = field(default_factory=dict, init=False)
     origin: ClassVar[Origin] = Origin.AUX
 
-    def start(self, prompts: Sequence[Prompt], messages: Any, render: Any, seed: int) -> None:
+    def start(
+        self, prompts: Sequence[Prompt], messages: Any, render: Any, seed: int, heldout: Sequence[Prompt] = ()
+    ) -> None:
         """It needs nothing of the task."""
 
     def rows(self, groups: Sequence[Group], sample: Sample, step: int) -> list[Rollout]:
@@ -103,6 +105,20 @@ class EntropyControl:
                 "the auxiliary rows are sampled, and no part of the objective trains on them. Add one: "
                 "objective: {aux: {rows: [aux], term: ppo_clip, reduce: seq_mean_token_mean, weight: 0.015625}}.",
             )
+
+
+def started(
+    mixes: Mapping[str, Mix],
+    trained: Collection[Origin],
+    start: Callable[[Mix], str | None],
+    say: Callable[[str], None],
+) -> dict[str, Mix]:
+    """The mixes whose rows are trained on, ready for the first step. A part that is off needs no rows."""
+    out = {name: mix for name, mix in mixes.items() if mix.origin in trained}
+    for name, mix in out.items():
+        if said := start(mix):
+            say(f"mixes.{name}: {said}")
+    return out
 
 
 def _at(temperature: float, group: Group) -> tuple[Rollout, ...]:

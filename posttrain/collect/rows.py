@@ -55,7 +55,7 @@ def with_advantage(group: Group, advantages: Sequence[float] | np.ndarray) -> Gr
     return replace(group, rollouts=tuple(replace(r, advantage=np.full(len(r.response_ids), float(a))) for r, a in rows))
 
 
-def unmoved(group: Group) -> Group:
-    """The group with advantages of 0."""
-    rows = (replace(r, advantage=np.zeros(len(r.response_ids))) for r in group.rollouts)
-    return replace(group, rollouts=tuple(rows))
+def unmoved(group: Group, least: int = 1) -> Group:
+    """The group's judged rollouts with advantages of 0; empty where there are fewer than `least`."""
+    group = judged(group, least)
+    return with_advantage(group, np.zeros(len(group.rollouts)))

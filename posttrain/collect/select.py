@@ -44,14 +44,18 @@ def never_mixed(at: str, recipe: Recipe) -> Iterator[Problem]:
 class MixedGroups:
     """Drops groups in which every rollout has the same reward, or verdict (DAPO, 2503.14476, without sampling again).
 
-    The rows still count in no denominator, so `token_mean` averages over the rows that are left.
+    The rows still count in no denominator, so `token_mean` averages over the rows that are left. Before any other select
+    it also comes before the advantage: whitening and `scale: batch` are over the groups that are left.
     """
 
     by: By = "reward"
     """What has to differ within a group: the reward without shaping, or the verdict."""
 
     def __call__(self, groups: Sequence[Group], step: int) -> list[Group]:
-        return [g for g in groups if mixed(g, self.by)]
+        return [g for g in groups if self.keeps(g)]
+
+    def keeps(self, group: Group) -> bool:
+        return mixed(group, self.by)
 
     def conflicts(self, at: str, recipe: Recipe) -> Iterator[Problem]:
         yield from never_mixed(at, recipe)

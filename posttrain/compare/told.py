@@ -12,8 +12,8 @@ from posttrain.compare.runs import COSTS, TrainingRun
 from posttrain.telemetry.words import clock
 
 FAILING = {
-    "groups/all_wrong": "Groups without a right answer: policy alone",
-    "credit/all_wrong": "Groups without a right answer: learned from",
+    "groups/all_wrong": "Prompts without a right answer: policy alone",
+    "credit/all_wrong": "Prompts without a right answer: after the strategy",
 }
 
 

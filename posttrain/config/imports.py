@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 
@@ -70,14 +71,30 @@ def load_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # before it runs: dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
+        if isinstance(error, Exception | SystemExit):
+            raise broken(f"file {path.name}", error) from error
         raise
     return module
 
 
-def load_object(where: str, attribute: str, folder: Path) -> object:
-    """`package.module` or `./file.py`, and a name in it."""
+def broken(what: str, error: BaseException) -> ConfigError:
+    """What went wrong while somebody's code was imported, with the line in it: no trace of how we came there."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__)[1:] if "importlib" not in f.filename]
+    own = [f for f in frames if f.filename == frames[0].filename]
+    place = f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
+    text = str(error)
+    if isinstance(error, SyntaxError) and not own:
+        place, text = f"{error.filename}:{error.lineno}: ", error.msg
+    return ConfigError(
+        f"{what} cannot be imported. {place}{type(error).__name__}: {' '.join(text.split())}. Mend it, or install what "
+        "it misses."
+    )
+
+
+def load_object(where: str, attribute: str, folder: Path) -> tuple[object, str]:
+    """What is called so in `package.module` or `./file.py`, and that module's name."""
     if where.endswith(".py"):
         module = load_file(folder / Path(where).expanduser())
     else:
@@ -87,6 +104,8 @@ def load_object(where: str, attribute: str, folder: Path) -> object:
             raise ConfigError(
                 f"module {where!r} cannot be imported: {error}. Install it, or check the name."
             ) from error
+        except (Exception, SystemExit) as error:
+            raise broken(f"module {where!r}", error) from error
     if not hasattr(module, attribute):
         raise ConfigError(f"{where} has no {attribute!r}.")
-    return getattr(module, attribute)
+    return getattr(module, attribute), module.__name__

@@ -61,9 +61,10 @@ def _with_reward_files(node: Node, folder: Path) -> Node:
         return node
     installed = REWARDS.installed()
 
-    def found(part: Node, key: str = "use") -> Node:
-        if isinstance(part.value, dict) and key in part.value:
-            return Node({**part.value, key: found(part.value[key])}, part.origin)
+    def found(part: Node) -> Node:
+        if isinstance(part.value, dict):  # a reward with another one in it calls that its verifier
+            inner = {key: found(part.value[key]) for key in ("use", "verifier") if key in part.value}
+            return Node({**part.value, **inner}, part.origin)
         if isinstance(part.value, str) and part.value in files:
             if part.value in installed:
                 raise ConfigError(

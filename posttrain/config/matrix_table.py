@@ -23,6 +23,13 @@ _INTRO = (
     "other hook. The settings are those of the algorithm that brings a hook, else the defaults."
 )
 
+NOTES = (  # what a cell with a + does not say
+    "A hook's rows come with a part of the objective of their own. So expert_mix over another algorithm adds mu L_SFT, and the "
+    "other parts are not multiplied by 1 - mu.",
+    "Likewise hinted rows are averaged over themselves, and not over the policy's rows and theirs together as in guide.",
+    "For an algorithm with all of its settings, lay it over the other one: extends: [algorithms/rloo, algorithms/guide].",
+)
+
 
 def show(markdown: bool = False, as_objects: bool = False) -> None:
     """Makes the matrix and prints it."""
@@ -53,6 +60,9 @@ def print_matrix(found: Matrix, console: Console | None = None) -> None:
         f"  [green]{GOES}[/] goes, a letter: refused, for the reason below; blank: there is room for one of them\n"
     )
     console.print(_table(found, letters, kinds))
+    console.print()
+    for note in NOTES:
+        console.print(note, style="dim", markup=False)
     console.print()
     for cell, letter in letters.items():
         _print_reason(cell, letter, _where(found, cell), console)
@@ -124,7 +134,7 @@ def as_markdown(found: Matrix) -> str:
             lines.append(f"| {row.label} | {' | '.join(_mark(cells[i], letters) for i in places)} |")
         lines.append("")
     lines += ["### reasons", "", *(f"- **{letter}** {' '.join(cell)}" for cell, letter in letters.items())]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *NOTES])
 
 
 def as_json(found: Matrix) -> str:

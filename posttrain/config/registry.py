@@ -14,7 +14,7 @@ from pydantic import ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, Typ
 from pydantic_core import core_schema, to_jsonable_python
 
 from posttrain.config.errors import ConfigError
-from posttrain.config.imports import import_home, load_object
+from posttrain.config.imports import broken, import_home, load_object
 from posttrain.config.names import nearest
 from posttrain.config.problems import describe, failure, with_names
 
@@ -27,14 +27,14 @@ class Registry(Generic[T]):
     As metadata of a type, `Annotated[Any, TERMS]`, it makes a pydantic field that reads `name` or
     `{use: name, setting: value}` and holds the built component; `TERMS.default("x")` is the same where a map
     may leave `use` out. `home` names the modules (`package.*`: all of a package) that register the built-in
-    classes; they are imported at the first look-up. `adapter` makes a component class of a plain function,
-    where functions are allowed.
+    classes; they are imported at the first look-up. `adapter` makes a component class of a plain function
+    and the name of the module it was found in, where functions are allowed.
     """
 
     def __init__(self, kind: str, group: str | None = None, home: tuple[str, ...] = ()) -> None:
         self.kind, self.group, self.home = kind, group, home
         self.classes: dict[str, type[T]] = {}
-        self.adapter: Callable[[Callable[..., Any]], type[T]] | None = None
+        self.adapter: Callable[[Callable[..., Any], str], type[T]] | None = None
         self._paths: dict[type, str] = {}  # classes named by a path: how the recipe called them
         self._adapters: dict[type, TypeAdapter[Any]] = {}
         self._home_imported = False
@@ -146,7 +146,8 @@ class Registry(Generic[T]):
 
     def _at_path(self, name: str, folder: Path) -> type[T]:
         where, attribute = name.rsplit(":", 1)
-        cls = self._component(load_object(where, attribute, folder), name)
+        found, home = load_object(where, attribute, folder)
+        cls = self._component(found, name, home)
         file = where.endswith(".py")
         self._paths[cls] = f"{(folder / Path(where).expanduser()).resolve()}:{attribute}" if file else name
         return cls
@@ -154,13 +155,15 @@ class Registry(Generic[T]):
     def _of_entry(self, entry: EntryPoint) -> type[T]:
         try:
             found = entry.load()
-        except ImportError as error:
-            raise ConfigError(f"{self.kind} {entry.name!r} cannot be loaded: {error}.") from error
-        cls = self._component(found, entry.name)
+        except (Exception, SystemExit) as error:
+            raise broken(
+                f"{self.kind} {entry.name!r}, which an installed package says is {entry.value},", error
+            ) from error
+        cls = self._component(found, entry.name, entry.module)
         self.classes.setdefault(entry.name, cls)
         return self.classes[entry.name]
 
-    def _component(self, found: object, name: str) -> type[T]:
+    def _component(self, found: object, name: str, home: str) -> type[T]:
         if isinstance(found, type) and dataclasses.is_dataclass(found):
             if not hasattr(found, "__pydantic_config__"):
                 found.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)  # type: ignore[attr-defined]
@@ -168,7 +171,7 @@ class Registry(Generic[T]):
         if callable(found) and not isinstance(found, type):
             self._import_home()  # which sets the adapter
             if self.adapter is not None:
-                return self.adapter(found)
+                return self.adapter(found, home)
         kinds = "a dataclass" if self.adapter is None else "a dataclass or a function"
         raise ConfigError(f"{name} is {type(found).__name__} {found!r}; a {self.kind} is {kinds}.")
 

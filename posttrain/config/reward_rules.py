@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 # `reward/<name>` is the metric of a part; these are the metrics of the whole.
 RATES = ("timeout_rate", "error_rate", "unparseable_rate", "skipped_rate")
 RESERVED_REWARDS = ("mean", "accuracy", "failed", "max", "min", *RATES)
-# What rewards are told of a completion, in the place where the columns of the data are.
-GIVEN = ("completion_ids", "tokens", "truncated", "training_step", "training_steps")
+# What rewards are told of prompt and completion, in the place where the columns of the data are.
+GIVEN = (
+    "prompt", "prompts", "completion", "completions", "completion_ids", "tokens", "truncated", "training_step",
+    "training_steps",
+)  # fmt: skip
 
 
 def reward_problems(recipe: Recipe) -> Iterator[Problem]:
@@ -42,8 +45,8 @@ def _columns(recipe: Recipe) -> Iterator[Problem]:
     for name in sorted(set(getattr(recipe.task, "columns", ())) & set(GIVEN)):
         yield Problem(
             ("task.columns",),
-            f"rewards are told under {name!r} what is known of the completion, so the data's own column would be hidden. "
-            "Give it another name in the data.",
+            f"rewards are told under {name!r} what is known of the completion and its prompt, so the data's own column "
+            f"would be hidden. Leave it out of task.columns, or call it something else in the data, such as own_{name}.",
         )
 
 

@@ -11,10 +11,11 @@ from types import ModuleType
 from typing import Any
 
 from posttrain.config.errors import ConfigError
-from posttrain.config.imports import load_file
+from posttrain.config.imports import broken, load_file
 from posttrain.config.registry import Registry
 
 FOLDER = "rewards"
+TEXTS = frozenset({"completion", "completions", "completion_ids"})  # a reward function takes one of them
 PACKAGE = "posttrain_rewards"
 
 
@@ -54,7 +55,7 @@ class Rewards(Registry[Any]):
         for module in [m for n, m in sys.modules.items() if n.startswith(f"{PACKAGE}.")]:
             stem = module.__name__.rpartition(".")[2]
             if module.__name__ not in known and candidates(module):
-                self.classes[stem] = self._component(getattr(module, reward_in(module, stem)), stem)
+                self.classes[stem] = self._component(getattr(module, reward_in(module, stem)), stem, module.__name__)
 
 
 def reward_files(folder: Path) -> dict[str, Path]:
@@ -68,25 +69,36 @@ def reward_files(folder: Path) -> dict[str, Path]:
 
 
 def candidates(module: ModuleType) -> list[str]:
-    """Names of what may be a reward in a module: functions that take completions, and components."""
-    found = []
-    for name, thing in vars(module).items():
-        if name.startswith("_") or getattr(thing, "__module__", None) != module.__name__:
-            continue
-        if inspect.isfunction(thing):
-            if {"completion", "completions", "completion_ids"} & set(inspect.signature(thing).parameters):
-                found.append(name)
-        elif isinstance(thing, type) and dataclasses.is_dataclass(thing) and "__call__" in vars(thing):
-            found.append(name)
-    return found
+    """Names of what may be a reward in a module: what it defines, and partials and objects, which say not where."""
+    return [
+        name
+        for name, thing in vars(module).items()
+        if not name.startswith("_")
+        and (getattr(thing, "__module__", None) == module.__name__ or not _has_a_home(thing))
+        and _may_judge(thing)
+    ]
+
+
+def _has_a_home(thing: object) -> bool:
+    return isinstance(thing, type) or inspect.isroutine(thing)
+
+
+def _may_judge(thing: object) -> bool:
+    """Whether it is a component, or can be called and takes completions."""
+    if isinstance(thing, type):
+        return dataclasses.is_dataclass(thing) and "__call__" in vars(thing)
+    try:
+        return callable(thing) and bool(TEXTS & set(inspect.signature(thing).parameters))
+    except (ValueError, TypeError):  # written in C, and it does not say
+        return False
 
 
 def reward_in(module: ModuleType, where: str) -> str:
     """The name of the one reward in a module: called like the file, or `score`, or the only one there is."""
-    found = candidates(module)
     for name in (Path(str(module.__file__)).stem, "score"):
-        if name in found:
+        if _may_judge(getattr(module, name, None)):
             return name
+    found = candidates(module)
     if len(found) == 1:
         return found[0]
     if not found:
@@ -109,6 +121,8 @@ def _dotted(name: str) -> str:
             f"there is no module {where!r} for the reward {name!r}. Check the spelling and PYTHONPATH; a file is named "
             "by its path, as in ./rewards/mine.py."
         ) from error
+    except (Exception, SystemExit) as error:
+        raise broken(f"reward {name!r}", error) from error
     if not hasattr(module, attribute):
         raise ConfigError(f"module {where} has no {attribute!r}.")
     found = getattr(module, attribute)

@@ -233,6 +233,6 @@ class Guards(Section):
     """When to raise an alarm."""
 
     all_zero_steps: Count = 3
-    """Steps in a row without any reward before the alarm; 0 for never."""
+    """Steps in a row of the same reward for all before the alarm, or without a verdict before the run stops; 0 for never."""
     truncated: Share = 0.5
     """Share of truncated completions above which the alarm is raised."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,17 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """Questions and the reward that judges them. `note` says what makes it differ from the published set, if anything."""
+    """Questions and the reward that judges them. `note` says what makes it differ from the published set, if anything.
+
+    `stated` is False where nobody named the grader: a file without one, which is taken for mathematics.
+    """
 
     name: str
     questions: list[Question]
     grader: str
     origin: str
     note: str = ""
+    stated: bool = True
 
     @property
     def hash(self) -> str:
@@ -101,7 +105,8 @@ def load_all(names: str | Sequence[str], data: Path | None = None, limit: int | 
 
 def _file(text: str, limit: int | None) -> Benchmark:
     path, colon, grader = text.rpartition(":")
-    if not colon or Path(text).expanduser().is_file() or grader.endswith(SUFFIXES):
+    stated = bool(colon) and not Path(text).expanduser().is_file() and not grader.endswith(SUFFIXES)
+    if not stated:
         path, grader = text, "math"
     REWARDS.find(grader)  # a name that nobody knows is an error before anything is generated
     file = Path(path).expanduser()
@@ -110,7 +115,7 @@ def _file(text: str, limit: int | None) -> Benchmark:
     spec = Spec(title=file.name, paper="", hub="", files=(file.stem,), questions=0, grader=grader)
     rows = sources.rows(str(file.resolve()), None, "", "--bench")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-.") or "file"
-    return _benchmark(name, spec, rows, str(file), limit, len(rows))
+    return replace(_benchmark(name, spec, rows, str(file), limit, len(rows)), stated=stated)
 
 
 def _local(name: str, spec: Spec, folder: Path) -> Path:

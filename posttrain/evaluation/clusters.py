@@ -20,8 +20,8 @@ def cluster(rows: Sequence[Mapping[str, Any]], equivalent: Equivalent) -> list[i
     Read of each row: `correct`, `extracted` (text or None), and `status` where there is one. Id 0 is every sample that was
     judged right, whatever its answer looks like: the verifier of record has compared it with the reference. None is a
     sample without an answer. The rest are 1, 2, .. by size, the first seen first among equals; answers that differ only
-    in blanks and dollar signs are the same string. An answer for which there is no verdict (a time-out) counts as right
-    where another sample with the same string was.
+    in blanks and dollar signs are the same string. An answer for which there is no verdict counts as right where another
+    sample with the same string was.
 
     `equivalent` is asked about pairs of different strings, many at once, and never about right answers: a wrong one has
     been found unequal to the reference. Every cluster is a star: its members are equal to its most frequent string. So

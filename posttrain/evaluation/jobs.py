@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from posttrain.rollout.sampler import sample_seed
@@ -29,7 +28,7 @@ def jobs(seed: int, bench: str, questions: Iterable[str], samples: int) -> list[
     return [job(seed, bench, question, sample) for question in questions for sample in range(samples)]
 
 
-def engine_of(one: Job, engines: int) -> int:
-    """Which of several engines has this job: the same one for all samples of a question."""
-    digest = hashlib.blake2b(f"{one.bench}/{one.question}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % engines
+def dealt(left: Sequence[Job], engines: int) -> list[int]:
+    """The engine of each job: questions are dealt out in turn, and all samples of one go to the same engine."""
+    turns: dict[tuple[str, str], int] = {}
+    return [turns.setdefault((one.bench, one.question), len(turns)) % engines for one in left]

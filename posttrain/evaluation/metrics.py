@@ -49,12 +49,13 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Rates:
-    """Shares of completions. One completion may count in several."""
+    """Shares of completions. One completion may count in several. None where no row says."""
 
     truncated: float  # ran into the limit of tokens
-    malformed: float | None  # not in the asked-for form; None where no row says
-    unparseable: float  # an answer, or a reference, that cannot be read
-    failed: float  # no verdict for another reason: the verifier broke, or ran out of time
+    malformed: float | None  # not in the asked-for form
+    no_answer: float | None  # of the judged ones: no answer was found
+    unparseable: float | None  # of the judged ones: there is an answer, and the verifier cannot read it
+    failed: float  # no verdict: the verifier broke or ran out of time, the reference cannot be read, ..
 
 
 @dataclass(frozen=True)
@@ -70,17 +71,22 @@ class Lengths:
 def rates(rows: Sequence[Row]) -> Rates:
     """What went wrong, over the completions of an evaluation (`posttrain.evaluation.runner` makes such rows).
 
-    Read of each row: `finish` ("length" is truncated), `status` of its verdict ("ok", "unparseable", "timeout", ..), and
-    `format` (truth, or a number of which 0 is malformed; None or absent where nobody looked). Raises ValueError without
-    rows, KeyError where finish or status is missing.
+    Read of each row: `finish` ("length" is truncated), `status` of its verdict ("ok" where it is judged), `extracted` (the
+    answer; None or empty is none, absent where nobody looked), `format` (truth, or a number of which 0 is malformed; None
+    or absent where nobody looked) and `parsed` (likewise: 0 is an answer that cannot be read, which is judged and wrong).
+    Raises ValueError without rows, KeyError where finish or status is missing.
     """
     _some(rows)
+    judged = [row for row in rows if row["status"] == "ok"]
     looked = [row["format"] for row in rows if row.get("format") is not None]
+    answers = [row["extracted"] for row in judged if "extracted" in row]
+    parsed = [row.get("parsed") for row in judged]
     return Rates(
         truncated=float(np.mean([row["finish"] == "length" for row in rows])),
         malformed=float(np.mean([not well for well in looked])) if looked else None,
-        unparseable=float(np.mean([row["status"] == "unparseable" for row in rows])),
-        failed=float(np.mean([row["status"] not in ("ok", "unparseable") for row in rows])),
+        no_answer=float(np.mean([not answer for answer in answers])) if answers else None,
+        unparseable=float(np.mean([one == 0 for one in parsed])) if set(parsed) - {None} else None,
+        failed=(len(rows) - len(judged)) / len(rows),
     )
 
 

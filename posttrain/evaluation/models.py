@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from posttrain.config.errors import ConfigError
 from posttrain.data import hub
-from posttrain.evaluation.weights import Broken, digest, recorded, sha256, weight_files
+from posttrain.evaluation.weights import Broken, digest, recorded, settings_files, sha256, weight_files
 
 Kind = Literal["model", "checkpoint", "adapter"]
 MANIFEST, MODEL, CHECKPOINTS = "manifest.json", "model", "checkpoints"  # as posttrain.learner.checkpoint writes them
@@ -29,7 +29,7 @@ class Model:
 
     `path` is what an engine loads: a folder with config.json, tokenizer and safetensors, or an adapter's, which goes on top
     of `base`. `hash` is a sha256 over names and contents of the safetensors, the same for equal weights wherever they lie;
-    of an adapter it covers the base as well.
+    `settings` is one over configuration, tokenizer and chat template. Of an adapter both cover the base as well.
     """
 
     key: str  # short, unique in one evaluation, safe as a file name
@@ -39,6 +39,7 @@ class Model:
     base: Path | None = None
     rank: int | None = None  # of an adapter
     hash: str = ""
+    settings: str = ""
     failed: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -72,9 +73,9 @@ def _expanded(pattern: str) -> list[str]:
         inside = [each for match in matches if Path(match).is_dir() for each in _expanded(match)]
         return inside or [pattern]
     if path.is_dir() and not (path / "config.json").is_file() and not (path / MANIFEST).is_file():
-        steps = sorted((p for p in path.glob("step-*") if _STEP.fullmatch(p.name)), key=lambda p: _by_number(p.name))
-        if steps:
-            return [str(step) for step in steps]
+        names = glob.glob("step-*", root_dir=path)  # none in a folder that is removed at this moment
+        if steps := sorted((name for name in names if _STEP.fullmatch(name)), key=_by_number):
+            return [str(path / step) for step in steps]
     return [pattern]
 
 
@@ -98,6 +99,9 @@ def _resolved(asked: str) -> Model:
         return replace(_local(asked, folder), asked=asked)
     except (Broken, ConfigError) as error:
         return Model(key="", asked=asked, path=path, failed=str(error))
+    except OSError as error:
+        said = f"{error.filename or path}: {error.strerror or error}. A run that goes on removes its old checkpoints"
+        return Model(key="", asked=asked, path=path, failed=said)
 
 
 def _local(asked: str, path: Path) -> Model:
@@ -139,8 +143,13 @@ def _plain(asked: str, path: Path, known: Mapping[str, str] | None = None) -> Mo
         key="",
         asked=asked,
         path=path.resolve(),
-        hash=digest({file.name: (known or {}).get(file.name) or sha256(file) for file in files}),
+        hash=_digest(files, known),
+        settings=_digest(settings_files(path), known),
     )
+
+
+def _digest(files: Sequence[Path], known: Mapping[str, str] | None = None, also: str = "") -> str:
+    return digest({file.name: (known or {}).get(file.name) or sha256(file) for file in files}, also)
 
 
 def _checkpoint(asked: str, path: Path) -> Model:
@@ -183,7 +192,8 @@ def _adapter(asked: str, path: Path) -> Model:
         kind="adapter",
         base=base.path,
         rank=rank if isinstance(rank, int) else None,
-        hash=digest({WEIGHTS_OF_ADAPTER: sha256(path / WEIGHTS_OF_ADAPTER)}, base.hash),
+        hash=_digest([path / WEIGHTS_OF_ADAPTER], also=base.hash),
+        settings=_digest(settings_files(path), also=base.settings),
     )
 
 

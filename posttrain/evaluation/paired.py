@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,9 @@ from posttrain.evaluation.pages.found import read
 from posttrain.evaluation.spread import Difference, Over, paired_difference
 from posttrain.evaluation.store import differing
 from posttrain.evaluation.summary import verdicts
+from posttrain.evaluation.table import doubts
+
+SETTINGS = ("protocol", "seed", "context", "dtype", "tensor_parallel", "batch_invariant", "timeout", "environment")
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ def compare(a: str, b: str) -> Comparison:
         for name in dict.fromkeys([*_of(left), *_of(right)])
         if name not in both
     ]
-    remarks += [f"other settings: {text}" for text in differing(_settings(left), _settings(right))]
+    remarks += [f"other settings: {text}" for text in differing(_settings(left, both), _settings(right, both))]
+    remarks += [text for side in (left, right) for text in _doubts(side, both)]
     return Comparison(left, right, [_paired(left, right, name) for name in both], remarks)
 
 
@@ -104,8 +108,24 @@ def _benchmarks(source: Source) -> str:
     return ", ".join(_of(source)) or "none"
 
 
-def _settings(source: Source) -> Mapping[str, object]:
-    return {key: source.found.asked.get(key) for key in ("protocol", "seed")}
+def _settings(source: Source, benchmarks: Sequence[str]) -> Mapping[str, object]:
+    """All that decides a score, but for the models and the questions: those are compared one by one."""
+    asked = source.found.asked
+    graders = {one["name"]: one.get("grader") or {} for one in asked.get("benchmarks", ())}
+    return {
+        **{key: asked.get(key) for key in SETTINGS},
+        "grader": {name: {key: graders.get(name, {}).get(key) for key in ("use", "code")} for name in benchmarks},
+    }
+
+
+def _doubts(source: Source, benchmarks: Sequence[str]) -> list[str]:
+    """Why the numbers of one side must be taken with care."""
+    failed = source.found.models[source.model].get("failed")
+    out = [f"{source.name} failed, and what is there of it may be a part: {failed}"] if failed else []
+    for name in benchmarks:
+        result = source.found.result(source.model, name) or {}
+        out += [f"{source.name}, {name}: {text}" for _, text in doubts(result)]
+    return out
 
 
 def _paired(left: Source, right: Source, name: str) -> Paired:

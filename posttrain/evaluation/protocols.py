@@ -30,7 +30,7 @@ CHAT, ANY = "chat", "*"
 class Protocol:
     """How a score is measured. Stored whole with every result."""
 
-    name: str
+    name: str  # of a file of the user's: its path as given, so that it is never taken for a packaged protocol
     about: str
     sources: tuple[str, ...]
     template: str  # "chat": the model's own; else the prompt's text, with {problem}
@@ -52,6 +52,11 @@ class Protocol:
         """The same with `count` completions of each question of every benchmark."""
         if count < 1:
             raise ConfigError(f"samples={count}: at least 1 completion of each question is needed")
+        if count > 1 and self.sampling.temperature == 0:
+            raise ConfigError(
+                f"samples={count}: protocol {self.name} is greedy (temperature 0), so all {count} completions of a question "
+                "would be the same one. Name a protocol that samples, as in --protocol sober, or ask for 1 sample"
+            )
         return dataclasses.replace(self, samples={ANY: count})
 
     def grader_of(self, bench_grader: str) -> Grader:
@@ -65,16 +70,28 @@ class Protocol:
         return ({"role": "user", "content": self.template.replace("{problem}", problem)},)
 
     def text(self, tokenizer: Any, problem: str) -> str:
-        """The prompt as the model reads it, up to where it goes on. Raises ConfigError without a chat template."""
+        """The prompt as the model reads it, up to where it goes on.
+
+        Raises ConfigError where the model has no chat template, and where its template refuses the conversation.
+        """
         messages = self.messages(problem)
         if self.template != CHAT:
             return messages[-1]["content"] + self.opening
+        file = f"{Path(self.name).stem}.yaml"
+        own_text = f"Copy {file} and write the prompt's text as `template`, with {{problem}} in it"
         if not getattr(tokenizer, "chat_template", None):
-            raise ConfigError(
-                f"protocol {self.name}: the model has no chat template. Copy {self.name}.yaml and write the prompt's text "
-                "as `template`, with {problem} in it"
+            raise ConfigError(f"protocol {self.name}: the model has no chat template. {own_text}")
+        try:
+            text = str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+        except Exception as error:  # a template is a program that comes with the model and raises what it likes
+            without = (
+                "If it takes no system message, use a protocol without `system`, such as greedy; or "
+                f"copy {file}, write that text into `user` and leave `system` out"
             )
-        text = str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+            raise ConfigError(
+                f"protocol {self.name}: the chat template of {getattr(tokenizer, 'name_or_path', '') or 'the model'} refuses "
+                f"its messages ({type(error).__name__}: {error}). {own_text if self.system is None else without}"
+            ) from error
         return text if self.opening and text.endswith(self.opening) else text + self.opening
 
     def encode(self, tokenizer: Any, problem: str) -> list[int]:
@@ -136,19 +153,19 @@ def names() -> list[str]:
 
 
 def load(name_or_path: str) -> Protocol:
-    """A packaged protocol by name, or any YAML file by path.
+    """A packaged protocol by name, or any YAML file by path, which is its name.
 
     Raises ConfigError with every problem of the file, each with file, line and key; an unknown key names the nearest.
     """
     file = Path(name_or_path).expanduser()
-    if file.suffix not in (".yaml", ".yml"):
-        if name_or_path not in names():
-            raise ConfigError(
-                f"no protocol is called {name_or_path!r}. {nearest(name_or_path, names())} A file of your own is named by "
-                "its path, as in ./mine.yaml"
-            )
-        file = FOLDER / f"{name_or_path}.yaml"
-    return _load(file.resolve())
+    if file.suffix in (".yaml", ".yml"):
+        return dataclasses.replace(_load(file.resolve()), name=name_or_path)
+    if name_or_path not in names():
+        raise ConfigError(
+            f"no protocol is called {name_or_path!r}. {nearest(name_or_path, names())} A file of your own is named by "
+            "its path, as in ./mine.yaml"
+        )
+    return _load((FOLDER / f"{name_or_path}.yaml").resolve())
 
 
 @cache

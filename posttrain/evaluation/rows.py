@@ -25,7 +25,8 @@ def sample_row(*, sample: int, seed: int, text: str, tokens: int, finish: str, s
         "detail": "" if score is None else score.detail,
         "tokens": tokens,
         "finish": finish,
-        "format": None if score is None else _well_formed(score),
+        "format": None if score is None else _said(score, "format"),
+        "parsed": None if score is None else _said(score, "parsed"),
     }
 
 
@@ -34,7 +35,8 @@ def digest(token_ids: Sequence[int] | np.ndarray) -> str:
     return hashlib.blake2b(np.asarray(token_ids, dtype="<i8").tobytes(), digest_size=8).hexdigest()
 
 
-def _well_formed(score: Score) -> bool | None:
-    """Whether the answer stood where it was asked for, as the verifier or a reward called `format` says."""
-    looked = [value for name, value in score.parts.items() if name.rpartition("/")[2] == "format"]
+def _said(score: Score, part: str) -> bool | None:
+    """What the verifier, or a reward of that name, says of the answer. `format`: whether it stood where it was asked for;
+    `parsed`: whether it could be read."""
+    looked = [value for name, value in score.parts.items() if name.rpartition("/")[2] == part]
     return bool(looked[0]) if looked else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,14 +63,25 @@ class HeldOut:
         return Evaluation(rows, mean_accuracy(rows) or 0.0, len(groups), len(unjudged), first)
 
 
-def load_benchmarks(names: Sequence[str], messages: Messages) -> dict[str, list[Prompt]]:
-    """The problems of benchmarks by name, as the recipe's chat puts them. Raises ConfigError, with the recipe's key."""
+def load_benchmarks(names: Sequence[str], messages: Messages, judged_by: Collection[str]) -> dict[str, list[Prompt]]:
+    """The problems of benchmarks by name, as the recipe's chat puts them.
+
+    `judged_by` are the names of the recipe's rewards. Raises ConfigError, with the recipe's key, also for a benchmark whose
+    own grader is none of them: what others say of its answers is no score.
+    """
     if not names:
         return {}
     try:
         found = benchmarks.load_all(names)
     except ConfigError as error:
         raise ConfigError(f"eval.bench: {error}") from None
+    for bench in found:
+        if bench.stated and bench.grader not in judged_by:
+            raise ConfigError(
+                f"eval.bench: {bench.name} is judged by {bench.grader}, and the recipe's rewards are "
+                f"{', '.join(sorted(judged_by))}. Add {bench.grader} to `reward`, evaluate checkpoints with `posttrain "
+                "eval`, or name a file of its problems as file:PATH, which the recipe's rewards judge as they are"
+            )
     return {bench.name: [question.prompt(messages) for question in bench.questions] for bench in found}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from posttrain.data.types import Prompt, Score
 from posttrain.evaluation.answers import Grader, extract
-from posttrain.evaluation.jobs import Job, engine_of, jobs
+from posttrain.evaluation.jobs import Job, dealt, jobs
 from posttrain.evaluation.judges import Judges
 from posttrain.evaluation.rows import Row, digest, sample_row
 from posttrain.evaluation.store import Store
@@ -72,9 +72,9 @@ class Sitting:
     def requests(self, left: Sequence[Job], engines: int) -> list[list[Request]]:
         """For each engine; the key of a request is the job's place in `left`."""
         shares: list[list[Request]] = [[] for _ in range(engines)]
-        for key, one in enumerate(left):
+        for key, (one, engine) in enumerate(zip(left, dealt(left, engines), strict=True)):
             ids = self.benches[one.bench].ids[one.question]
-            shares[engine_of(one, engines)].append(Request(key=key, prompt_ids=ids, seed=one.seed))
+            shares[engine].append(Request(key=key, prompt_ids=ids, seed=one.seed))
         return shares
 
     def run(self, fleet: Fleet, left: Sequence[Job], report: Report) -> None:
@@ -118,7 +118,9 @@ class Sitting:
             finish=completion.finish,
             score=score,
         )
-        answer = extract(bench.grader, text, bench.prompts[one.question])
+        # What the verifier could not bear is not read here either, where nothing stops it.
+        lost = score.status in ("timeout", "error")
+        answer = None if lost else extract(bench.grader, text, bench.prompts[one.question])
         self._write(one, {**row, "extracted": answer, "digest": digest(completion.token_ids)})
 
     def _write(self, one: Job, row: Row) -> None:

@@ -42,17 +42,19 @@ def interval(
     scores: for each question a sequence of numbers or verdicts, or an array [questions, k]. For a number that is there
     once a question, such as its pass@k, give sequences of one. over: what another evaluation would draw anew.
       "questions"  others of the kind, each with its samples: what the benchmark says about others like it
-      "samples"    other samples of the same questions: what another run of the same evaluation would give
+      "samples"    other samples of the same questions: what another run of the same evaluation would give. n of n samples
+                   vary by (n - 1) / n of what they should: the deviations are taken sqrt(n / (n - 1)) times
       "both"       other questions, and other samples of each: the widest, since the means of the questions that are drawn
                    hold the noise of their samples already
-    A bootstrap sees only what is there: where all scores are equal the interval has no width.
+    A bootstrap sees only what is there: where all scores are equal the interval has no width, a question with one sample
+    adds none over="samples", and no bound lies beyond the lowest or the highest score.
     Raises ValueError without questions or samples, with one question unless over="samples", and over="samples" where no
     question has two.
     """
     means, tables = question_means(scores), [_padded(scores)]
     _check(tables, over, level)
     drawn = np.concatenate([sums[0] for sums in _resampled(tables, over, resamples, seed)])
-    return Interval(float(means.mean()), *_bounds(drawn, level), level)
+    return Interval(float(means.mean()), *_bounds(drawn, level, *_range(scores)), level)
 
 
 def paired_difference(
@@ -71,7 +73,8 @@ def paired_difference(
     differences, tables = question_means(a) - question_means(b), [_padded(a), _padded(b)]
     _check(tables, over, level)
     drawn = np.concatenate([x - y for x, y in _resampled(tables, over, resamples, seed)])
-    low, high = _bounds(drawn, level)
+    (least_a, most_a), (least_b, most_b) = _range(a), _range(b)
+    low, high = _bounds(drawn, level, least_a - most_b, most_a - least_b)
     return Difference(float(differences.mean()), low, high, level, sign_flip_p(differences, resamples, seed))
 
 
@@ -89,9 +92,8 @@ def sign_flip_p(differences: np.ndarray, resamples: int = RESAMPLES, seed: int =
     return (1 + hits) / (1 + resamples)
 
 
-Table = tuple[
-    np.ndarray, np.ndarray
-]  # [questions, most samples] scores, 0 beyond a question's last; [questions] samples
+# [questions, most samples] scores, 0 beyond a question's last; [questions] samples
+Table = tuple[np.ndarray, np.ndarray]
 
 
 def _padded(scores: Scores) -> Table:
@@ -121,18 +123,22 @@ def _resampled(tables: list[Table], over: Over, resamples: int, seed: int) -> It
         which = np.arange(questions)[None, :].repeat(some, 0)
         if over != "samples":
             which = rng.integers(questions, size=(some, questions))
-        yield [_means(table, which, None if over == "questions" else rng).mean(1) for table in tables]
+        yield [_means(table, which, over, rng).mean(1) for table in tables]
 
 
-def _means(table: Table, which: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
-    """[some, questions] means of these questions, with `rng` over samples drawn anew from each question's own."""
+def _means(table: Table, which: np.ndarray, over: Over, rng: np.random.Generator) -> np.ndarray:
+    """[some, questions] means of these questions, over samples drawn anew from each question's own where these vary."""
     scores, lengths = table
-    if rng is None:
-        return (scores.sum(1) / lengths)[which]
+    means = (scores.sum(1) / lengths)[which]
+    if over == "questions":
+        return means
     size = lengths[which][..., None]
     index = (rng.random((*which.shape, scores.shape[1])) * size).astype(np.int64)
     drawn = scores[which[..., None], index] * (np.arange(scores.shape[1]) < size)
-    return drawn.sum(-1) / size[..., 0]
+    again = drawn.sum(-1) / size[..., 0]
+    if over == "both":
+        return again
+    return means + (again - means) * np.sqrt(size / np.maximum(size - 1, 1))[..., 0]
 
 
 def _chunks(total: int, width: int) -> Iterator[int]:
@@ -140,6 +146,10 @@ def _chunks(total: int, width: int) -> Iterator[int]:
     return (min(at_once, total - begin) for begin in range(0, total, at_once))
 
 
-def _bounds(drawn: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+def _range(scores: Scores) -> tuple[float, float]:
+    return float(min(map(min, scores))), float(max(map(max, scores)))
+
+
+def _bounds(drawn: np.ndarray, level: float, least: float, most: float) -> tuple[float, float]:
+    low, high = np.clip(np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]), least, most)
     return float(low), float(high)

@@ -19,7 +19,8 @@ ASKED, RESULTS, REPORT, LOCK = "evaluation.json", "results.json", "report.html",
 FOLDERS = ("questions", "samples", "clusters")
 # Part of what was asked that says where it ran; it may differ when an evaluation is continued.
 WHERE = re.compile(
-    r"environment\.(hardware|python)\b|(data_parallel|workers)$|benchmarks\..*\.origin$|models\..*\.asked$|sittings"
+    r"environment\.(hardware|python)\b|(data_parallel|workers)$|benchmarks\..*\.origin$|models\..*\.asked$|protocol\.name$"
+    r"|sittings"
 )
 Row = dict[str, Any]
 Clusters = dict[str, list[int | None]]  # question: the cluster of each of its samples
@@ -77,7 +78,8 @@ class Store:
             )
         for path in sorted((self.folder / "samples").glob("*/*.jsonl")):
             _mend(path)
-        write_json(self.folder / ASKED, {**asked, "sittings": [*there.get("sittings", []), _sitting(asked)]})
+        sittings = [*there.get("sittings", []), _sitting(asked)]
+        write_json(self.folder / ASKED, {**asked, "models": _remembered(there, asked), "sittings": sittings})
         return True
 
     def _clear(self) -> None:
@@ -154,6 +156,12 @@ def _sitting(asked: Mapping[str, Any]) -> dict[str, Any]:
     """When and where this part of the work is done."""
     where = asked.get("environment", {})
     return {"began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "hardware": where.get("hardware")}
+
+
+def _remembered(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[Any]:
+    """The models of `here`; of one that is broken what was known of it before, so that no other takes its samples over."""
+    known = {one["key"]: one for one in there.get("models", ())}
+    return [known.get(one["key"], one) if one.get("failed") else one for one in here.get("models", ())]
 
 
 def differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,8 @@
 
 Samples without a verdict (a status other than "ok": the verifier ran out of time, the reference cannot be read, the prompt
 was too long) count neither as right nor as wrong; a question of which no sample was judged is left out. How many there
-were is in `rates` and `unjudged`.
+were is in `rates` and `unjudged`. pass@k and maj@k rest on the questions that have k samples to draw: the curves go up to
+the largest k that nine in ten of the questions have, and where it is not all of them, `questions` at that k says how many.
 """
 
 from __future__ import annotations
@@ -120,41 +121,55 @@ def _accuracy(scores: Sequence[Sequence[bool]]) -> dict[str, Any]:
 
 
 def _pass_at_k(scores: Sequence[Sequence[bool]]) -> dict[str, Any]:
-    """For every k up to the number of samples that all questions have; the interval is over questions."""
-    most = min((len(of) for of in scores), default=0)
+    """For every k up to `_most`; the interval is over questions."""
+    most = _most(scores)
     if most == 0:
         return {}
-    chances = np.array([pass_at_k_curve(len(of), sum(of))[:most] for of in scores])  # [questions, k]
-    low, high = _bands(chances) if len(scores) > 1 else (None, None)
+    known = np.array([[len(of) > k for k in range(most)] for of in scores])  # [questions, k]
+    chances = np.zeros(known.shape)
+    chances[known] = np.concatenate([pass_at_k_curve(len(of), sum(of))[:most] for of in scores])
+    low, high = _bands(chances, known) if len(scores) > 1 else (None, None)
     return {
         str(k + 1): {
-            "value": float(mean),
+            "value": float(chances[known[:, k], k].mean()),
             "low": None if low is None else float(low[k]),
             "high": None if high is None else float(high[k]),
+            **_fewer(int(known[:, k].sum()), len(scores)),
         }
-        for k, mean in enumerate(chances.mean(0))
+        for k in range(most)
     }
 
 
-def _bands(values: np.ndarray, level: float = 0.95, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """[k] bounds of the means over questions of [questions, k]: a bootstrap in which all k draw the same questions."""
+def _most(samples: Iterable[Sequence[Any]]) -> int:
+    """The largest k that nine in ten of the questions have, so that a few samples without a verdict cut off no curve."""
+    counts = sorted(map(len, samples))
+    return counts[len(counts) // 10] if counts else 0
+
+
+def _fewer(questions: int, of: int) -> dict[str, int]:
+    return {"questions": questions} if questions < of else {}
+
+
+def _bands(values: np.ndarray, known: np.ndarray, level: float = 0.95, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """[k] bounds of the means over the questions that have a value of [questions, k], 0 where not `known`: a bootstrap in
+    which all k draw the same questions."""
     rng, questions = np.random.default_rng(seed), len(values)
     share, at_once = np.full(questions, 1 / questions), max(1, AT_ONCE // questions)
-    means = [
-        rng.multinomial(questions, share, size=min(at_once, RESAMPLES - begin)) @ values / questions
-        for begin in range(0, RESAMPLES, at_once)
-    ]
+    means = []
+    for begin in range(0, RESAMPLES, at_once):
+        drawn = rng.multinomial(questions, share, size=min(at_once, RESAMPLES - begin))
+        means.append(drawn @ values / np.maximum(drawn @ known, 1))
     low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high
 
 
 def _maj_at_k(votes: Sequence[Sequence[int | None]]) -> dict[str, Any]:
-    most = min(map(len, votes), default=0)
-    curve = {}
-    for k in some_ks(most):
-        found = [majority(of, RIGHT, k) for of in votes]
+    curve: dict[str, Any] = {}
+    for k in some_ks(_most(votes)):
+        found = [majority(of, RIGHT, k) for of in votes if len(of) >= k]
         error = math.sqrt(sum(one.error**2 for one in found)) / len(found)
-        curve[str(k)] = {"value": float(np.mean([one.value for one in found])), "error": error}
+        value = float(np.mean([one.value for one in found]))
+        curve[str(k)] = {"value": value, "error": error, **_fewer(len(found), len(votes))}
     return curve
 
 

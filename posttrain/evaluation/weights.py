@@ -1,4 +1,4 @@
-"""Safetensors on the disk: which there should be, whether they are whole, and a hash over them."""
+"""A model's files on the disk: which safetensors there should be, whether they are whole, and what to hash."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 INDEX = "model.safetensors.index.json"
+# What else decides a completion: architecture, tokenizer, chat template, tokens that end it, an adapter's scale.
+SETTINGS = (
+    "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*",
+    "merges.txt", "spiece.model", "chat_template*", "adapter_config.json",
+)  # fmt: skip
 
 
 class Broken(Exception):
@@ -31,6 +36,11 @@ def weight_files(folder: Path) -> list[Path]:
     for file in files:
         _whole(file)
     return files
+
+
+def settings_files(folder: Path) -> list[Path]:
+    """Those files beside the weights that change what a model says."""
+    return [file for pattern in SETTINGS for file in folder.glob(pattern) if file.is_file()]
 
 
 def _whole(file: Path) -> None:

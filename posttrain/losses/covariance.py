@@ -17,7 +17,7 @@ from posttrain.config.problems import Problem
 from posttrain.config.registries import GATES, TERMS
 from posttrain.lazy import torch
 from posttrain.losses.api import Gate, Term, View
-from posttrain.losses.policy import PPOClip, beyond_clip, part_at, token_choice
+from posttrain.losses.policy import PPOClip, beyond_clip, needs_advantage, part_at, token_choice
 from posttrain.stats.columns import LOGP, OLD_LOGP
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class ClipCov(Gate):
     def conflicts(self, at: str, recipe: Recipe) -> Iterator[Problem]:
         yield from not_percent(at, self.fraction, MOST)
         yield from token_choice("clip_cov", at, recipe)
+        yield from needs_advantage("clip_cov", at, recipe)
         if self.low >= self.high:
             yield Problem(
                 (f"{at}.low", f"{at}.high"),
@@ -120,6 +121,7 @@ class TopCov(Gate):
     def conflicts(self, at: str, recipe: Recipe) -> Iterator[Problem]:
         yield from not_percent(at, self.fraction, MOST)
         yield from token_choice("top_cov", at, recipe)
+        yield from needs_advantage("top_cov", at, recipe)
 
 
 @TERMS.register("abs_log_ratio")

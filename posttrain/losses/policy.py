@@ -94,6 +94,23 @@ def own_rows(what: str, at: str, recipe: Recipe) -> Iterator[Problem]:
         )
 
 
+def needs_advantage(what: str, at: str, recipe: Recipe) -> Iterator[Problem]:
+    """A gate that chooses by advantages, on rows that have none."""
+    key, part = part_at(at, recipe)
+    if "expert" in part.rows:
+        others = ", ".join(row for row in part.rows if row != "expert")
+        do = (
+            f"Set {key}.rows=[{others}] and give the expert rows a part of their own, without it"
+            if others
+            else f"Remove the gate from {key}.gates, or choose by entropy alone, with high_entropy"
+        )
+        yield Problem(
+            (at, f"{key}.rows"),
+            f"{what} chooses by advantages, and expert rows have none: theirs would count as 0, so the choice would be by "
+            f"lot, or none. {do}.",
+        )
+
+
 def token_choice(what: str, at: str, recipe: Recipe) -> Iterator[Problem]:
     """The conflict of a gate that chooses tokens with a ratio that is the whole response's."""
     key, part = part_at(at, recipe)

@@ -12,7 +12,7 @@ from posttrain.config.schedules import Constant, Schedule
 from posttrain.lazy import torch
 from posttrain.losses.api import Gate, View
 from posttrain.losses.covariance import largest
-from posttrain.losses.policy import token_choice
+from posttrain.losses.policy import needs_advantage, token_choice
 from posttrain.stats.columns import Need
 from posttrain.stats.vocab import Entropy
 
@@ -48,6 +48,7 @@ class InformativeTokens(Gate):
 
     def conflicts(self, at: str, recipe: Recipe) -> Iterator[Problem]:
         yield from token_choice("informative_tokens", at, recipe)
+        yield from needs_advantage("informative_tokens", at, recipe)
         for step in (0, recipe.steps - 1):
             share = self.fraction(step)
             if not 0 < share <= 1:

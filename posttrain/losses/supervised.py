@@ -33,11 +33,16 @@ class NLL(Term):
 
     def conflicts(self, at: str, recipe: Recipe) -> Iterator[Problem]:
         key, part = part_at(at, recipe)
-        if {"policy", "hinted"} & set(part.rows) and not part.gates:
+        sampled = ", ".join(row for row in part.rows if row in ("policy", "hinted"))
+        if sampled and not any(isinstance(gate, Correct) for gate in part.gates):
+            gates = ", ".join(["correct", *(GATES.name_of(type(gate)) for gate in part.gates)])
+            do = f"{key}.gates=[{gates}], or {key}.rows=[expert]"
+            if "expert" in part.rows:
+                do = f"{key}.rows=[expert], and give the others a part of their own with the gate correct"
             yield Problem(
                 (f"{key}.gates", f"{key}.rows", at),
-                "nll makes its rows more likely, and of rows that were sampled also the wrong ones. Set "
-                f"{key}.gates=[correct], or {key}.rows=[expert].",
+                f"nll makes its rows more likely, and of rows that were sampled ({sampled}) also the wrong ones, unless the "
+                f"gate correct leaves them out. Set {do}.",
             )
 
 
@@ -54,3 +59,14 @@ class Correct(Gate):
 
     def __call__(self, t: View) -> torch.Tensor:
         return t.actions.correct.to(t.advantage.dtype)
+
+    def conflicts(self, at: str, recipe: Recipe) -> Iterator[Problem]:
+        key, part = part_at(at, recipe)
+        if "expert" in part.rows:
+            others = ", ".join(row for row in part.rows if row != "expert")
+            do = f"Set {key}.rows=[{others}] and give the expert rows a part of their own, without it"
+            yield Problem(
+                (at, f"{key}.rows"),
+                "correct lets through what the verifier calls right, and expert rows are not judged: none of them passes, "
+                f"and they train nothing. {do if others else f'Remove the gate from {key}.gates'}.",
+            )

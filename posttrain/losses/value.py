@@ -12,6 +12,7 @@ from posttrain.config.problems import Problem
 from posttrain.config.registries import TERMS
 from posttrain.lazy import torch
 from posttrain.losses.api import Term, View
+from posttrain.losses.policy import part_at
 from posttrain.stats.columns import OLD_VALUE, VALUE, Need
 
 if TYPE_CHECKING:
@@ -50,4 +51,13 @@ class ClippedValue(Term):
                 (at, "advantage"),
                 f"this term teaches the critic its returns, and the advantage {type(recipe.advantage).__name__} makes "
                 "none. Set advantage: gae, or remove this part.",
+            )
+        key, part = part_at(at, recipe)
+        if without := [row for row in part.rows if row in ("expert", "aux")]:
+            rest = [row for row in part.rows if row not in without] or ["policy"]
+            yield Problem(
+                (f"{key}.rows", at),
+                f"this term teaches the critic the returns of its rows, and {' and '.join(without)} rows have none: they "
+                "belong to no group, and the critic would learn 0 on them, also where they are right. Set "
+                f"{key}.rows=[{', '.join(rest)}].",
             )

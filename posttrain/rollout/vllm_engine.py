@@ -53,7 +53,7 @@ class EngineSettings:
     kv_cache_gib: float = 1.0
     gpu_memory: float = 0.35
     device: str = "cpu"  # "cpu", or the CUDA devices' numbers, "0" or "0,1"
-    threads: int | None = None  # of OpenMP, on the CPU; None: OpenMP's own choice
+    threads: int | None = None  # of OpenMP for each part, on the CPU; None: all cores but one
     tensor_parallel: int = 1  # processes that share the model
     prefill: int | None = None  # most tokens of one forward pass on GPUs; None: vLLM's own choice
     logprobs: bool = True  # of the sampled tokens; without them, completions come with an empty `logp`
@@ -126,10 +126,10 @@ def _child_environment(settings: EngineSettings) -> dict[str, str]:
         kept["CUDA_VISIBLE_DEVICES"] = ""
         # An idle OpenMP team spins for 200 ms by default and takes the learner's cores.
         kept["KMP_BLOCKTIME"] = "1"
-        if settings.threads is not None:
-            kept["OMP_NUM_THREADS"] = str(settings.threads)
-        if (parts := settings.tensor_parallel) > 1:  # vLLM itself would give each part a NUMA node of its own
-            cores = sorted(os.sched_getaffinity(0))
+        cores, parts = sorted(os.sched_getaffinity(0)), settings.tensor_parallel
+        # Threads that wait for each other crawl where anything else takes turns with one of them, as verdicts do.
+        kept["OMP_NUM_THREADS"] = str(settings.threads or max(1, len(cores) // parts - 1))
+        if parts > 1:  # vLLM itself would give each part a NUMA node of its own
             shares = [cores[i * len(cores) // parts : (i + 1) * len(cores) // parts] for i in range(parts)]
             kept["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(",".join(map(str, share)) for share in shares)
     else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from posttrain.scoring.magnitude import digits
+
 _WRAPPER = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it)|mbox|operatorname)\s*\{([^{}]*)\}")
 _SPACING = re.compile(r"(?<!\\)\\[,;: ]|~|\\q?quad\b")
 _NOTHING = re.compile(r"(?<!\\)\\!|\\(?:left|right|displaystyle)(?![a-zA-Z])")
@@ -142,7 +144,6 @@ def decimal_comma(text: str) -> str | None:
 
 
 _EXPONENT = re.compile(r"(?:\^|\*\*)\s*\{?\s*[-+]?\s*\(?(\d[\d,]*)")
-_TOWER = re.compile(r"(?:\^|\*\*)\s*(?:\{\(?[^{}a-zA-Z]*\}?|\([^()a-zA-Z]*\)?|[^{}()a-zA-Z]*)(?:\^|\*\*)")
 _BIG_FACTORIAL = re.compile(r"\d{4,}\}?\s*!|(?<![a-zA-Z])[)}\]]\s*!|!\s*!")
 
 
@@ -151,7 +152,13 @@ _LONG_NUMBER = re.compile(r"\d{200}")
 _UNENDING = re.compile(
     r"\\(?:i*int|oint|lim|prod)(?![a-zA-Z])|\\sum(?![a-zA-Z])[^a-zA-Z]*[a-zA-Z]?[^a-zA-Z]*\d{4,}|\\sum[^=]*=[^^]*\^\{[^}]*\^"
 )
-_EXPANDED = re.compile(r"[a-zA-Z][^()]*[-+][^()]*\)\s*\^\s*\{?\s*(\d{2,4})")
+_EXPANDED = re.compile(  # (x+1)^{99}, and not (1+\frac{1}{12})^{99}
+    r"\((?=(?:[^()a-zA-Z\\]|\\(?:[cdt]?frac|cdot|times|right)(?![a-zA-Z]))*(?!\\(?:[cdt]?frac|cdot|times|right)(?![a-zA-Z]))[a-zA-Z\\])"
+    r"[^()]*[-+][^()]*\)\s*\^\s*\{?\s*(\d{2,4})|\\(?:sin|cos|tan|cot|sec|csc)\s*\^\s*\{?\s*(\d{2,4})"
+)
+
+
+_DIGITS = 20_000
 
 
 def oversized(text: str, max_depth: int = 16) -> str | None:
@@ -160,18 +167,18 @@ def oversized(text: str, max_depth: int = 16) -> str | None:
         return f"nested more than {max_depth} deep"
     if any(len(m.replace(",", "")) >= 5 for m in _EXPONENT.findall(text)):
         return "an exponent of five digits or more"
-    if _TOWER.search(text):
-        return "a tower of powers"
     if _LONG_NUMBER.search(text):
         return "a number of 200 digits or more"
     if len(_OPERATION.findall(text)) > 150:
         return "more than 150 operations"
+    if digits(text) > _DIGITS:
+        return f"a number of more than {_DIGITS} digits"
     if _BIG_FACTORIAL.search(text) or (_CHOOSES.search(text) and _MANY_DIGITS.search(text)):
         return "a huge factorial"
     if _UNENDING.search(text):
         return "an integral, a limit or a long sum"
-    if any(int(power) > 40 for power in _EXPANDED.findall(text)):
-        return "a high power of a sum"
+    if any(int(power) > 40 for found in _EXPANDED.findall(text) for power in found if power):
+        return "a high power of a sum or a function"
     return None
 
 

@@ -87,7 +87,7 @@ def to_score(returned: Any) -> Score:
     if isinstance(returned, Score):
         return _checked(returned)
     if returned is None:
-        return Score(value=None, status="skipped")
+        return Score(value=None, status="skipped", detail="returned None")
     # numpy's bool is not a Real; both bools count as numbers
     if isinstance(returned, Real) or type(returned).__name__ in ("bool", "bool_"):
         value = float(cast(Any, returned))
@@ -150,7 +150,8 @@ def judge_all(rewards: Sum, completion: str, prompt: Prompt, steps: int = 1) -> 
     - `only_if` names another reward of the sum. Where that one did not accept the completion (said that it is correct,
       or gave 1 or more, before weight and clip), this one adds 0. The gate looks at that verdict alone, not at whether
       it counts itself.
-    - A reward that skips adds nothing (as in TRL); the sample is skipped when all of them do.
+    - A reward that skips adds nothing (as in TRL). The sample is skipped when all that have weight do, or are closed by
+      a gate that does. What one without weight says counts in `correct` where it is the first, a gate, or none has any.
     - A reward that fails fails the sample where it would have counted, where it is the gate of one that has weight, and
       where it is the first. Elsewhere it only shows in the parts.
     - A reward with `overrule(total, completion, prompt) -> Score` is a guard: it may take back what the others have said
@@ -176,16 +177,17 @@ def judge_all(rewards: Sum, completion: str, prompt: Prompt, steps: int = 1) -> 
         if name in failed & decisive:
             detail = f"{name}: {scores[name].detail}" if len(scores) > 1 else scores[name].detail
             return replace(scores[name], parts=shown, detail=detail[:DETAIL_LIMIT])
-    if not judged:
-        return Score(value=None, status="skipped", parts=shown, detail=scores[first].detail)
-    record = scores[next(iter(judged))]
-    total = _checked(Score(value=sum(counted.values()), correct=record.correct, parts=shown, detail=record.detail))
     guards = {name: part.reward for name, part in parts.items() if hasattr(part.reward, "overrule")}
+    asked = {name: parts[name].only_if for name in weighing if name not in guards}
+    shut = any(gate in judged for name, gate in asked.items() if name not in counting)  # an honest 0
+    record = next((scores[name] for name in judged if name in decisive or not asked), None)
+    if record is None or (asked and not counted and not shut):
+        return Score(value=None, status="skipped", parts=shown, detail=scores[next(iter(asked), first)].detail)
+    total = _checked(Score(value=sum(counted.values()), correct=record.correct, parts=shown, detail=record.detail))
     if total.value is None or not guards:
         return total
-    return _checked(
-        combined(total, {name: _ruling(guard, total, completion, prompt) for name, guard in guards.items()})
-    )
+    rulings = {name: _ruling(guard, total, completion, prompt) for name, guard in guards.items()}
+    return _checked(combined(total, rulings))
 
 
 def _ruling(guard: Any, total: Score, completion: str, prompt: Prompt) -> Score:

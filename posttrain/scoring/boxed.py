@@ -102,6 +102,22 @@ _COPULA = re.compile(r".*(?:\b(?:is|are|equals?|be)\b|=|:)\s*(?=\S)", re.DOTALL)
 _NO_PROSE = re.compile(
     r"\\(?:text|textbf|mathrm|mbox|operatorname)\s*\{[^{}]*\}|\\(?:begin|end)\s*\{\w+\}|\\[a-zA-Z]+|\b(?:or|and|to|in|pi|sqrt|infinity|inf|sin|cos|tan|log|ln)\b"
 )
+_ONE = (
+    r"(?:\$[^$\n]{1,200}\$|\\\([^\n]{1,200}?\\\)|\(?\b[A-J]\b\)?"
+    r"|(?<![\d.,])-?\\?\$?(?:\d[\d,]{0,60}(?:\.\d{1,60})?|\.\d{1,60})(?:/\d{1,60})?(?!\d)\\?%?)"
+)
+_FALSE = r"(?i:wrong|incorrect|false|impossible|invalid|(?:not|n['’]t) (?:the|an?|right|correct|it|valid|possible)\b)"
+# values that are named to say that they are not the answer
+_DENIED = re.compile(
+    r"(?:\b(?i:not|never|cannot|neither|nor|no longer|anything but|(?:rather|other) than|instead of|except|excluding)|n['’]t)"
+    r"(?i:\s+(?:equal|to|be|is|necessarily|simply|just|exactly|the|answer|an?|option|choice))*[\s:*(]+" + _ONE
+    + rf"|{_ONE}[\s*]*(?:,?\s+(?i:but\s+)?(?i:that|this|it|which)?\s*\b(?i:is|was|are)|(?<=[\d$)A-J])\s+(?=is))\s*{_FALSE}"
+    + rf"|{_ONE}[\s*]*\?\W*(?i:no|nope|not)\b|\b(?i:between)\s+{_ONE}\s+and\s+{_ONE}"
+)  # fmt: skip
+_INEXACT = re.compile(r"\W*(?:strictly\s+)?(?:less|more|greater|fewer|smaller|larger)\s+than\b", re.IGNORECASE)
+_EITHER = re.compile(r"^\W*(?:either|both)\s+", re.IGNORECASE)
+_OPENING = re.compile(r"[\s,.;:*]*(?:(?:but|rather|instead|either|both)\b\s*)*", re.IGNORECASE)
+_OR = re.compile(rf"{_ONE}\s+or\s+$")
 TAIL = 20_000  # characters from the end that are looked at
 
 
@@ -116,11 +132,22 @@ def lenient(text: str) -> list[str]:
     for pattern in (_BARE, _TAGGED, _STATED):
         if found := pattern.findall(tail):
             last = found[-1] if isinstance(found[-1], str) else next((part for part in found[-1] if part), "")
-            return [last.strip() if pattern is _BARE else _within(last.strip())]
+            if pattern is _BARE:
+                return [last.strip()]
+            said = _affirmed(last)
+            return [said if _INEXACT.match(said) else _within(said)] if said else []
+    tail = _DENIED.sub(" ", tail)
     if bare(said := _LEAD.sub("", tail, count=1)):
         return [undressed(said)]
     sentence = _last_value(tail)
     return [sentence] if sentence else []
+
+
+def _affirmed(text: str) -> str:
+    """What a statement says the answer is, without what it says it is not; empty if only that."""
+    kept = re.sub(r"\(\W*\)", "", _DENIED.sub(" ", text))
+    kept = kept[found.end() :] if kept != text and (found := _OPENING.match(kept)) else _EITHER.sub("", kept)
+    return kept.strip() if re.search(r"\w|\\", kept) else ""
 
 
 def bare(text: str) -> bool:
@@ -162,7 +189,9 @@ def _last_value(text: str) -> str | None:
     formulas = list(_FORMULA.finditer(text))
     numbers = [found for found in _PLAIN.finditer(text) if not formulas or found.start() >= formulas[-1].end()]
     if numbers:
-        return numbers[-1].group().rstrip(",").strip()
+        last = numbers[-1]
+        found = _OR.search(text, max(0, last.start() - 250), last.start())  # 71 or 72
+        return text[found.start() if found else last.start() : last.end()].rstrip(",").strip()
     if formulas:
         return _joined(text, formulas[-8:])
     letters = [next(part for part in found.groups() if part) for found in _CHOICE.finditer(text)]

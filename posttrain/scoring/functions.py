@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import os
+import sys
+import threading
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
@@ -13,7 +16,6 @@ from typing import Any, ClassVar
 from posttrain.config.errors import ConfigError
 from posttrain.data.types import Prompt, Score, Status
 
-TEXTS = frozenset({"completion", "completions", "completion_ids"})  # a parameter of every reward function
 Example = tuple[str, Prompt, float | None]
 
 
@@ -52,13 +54,15 @@ class FunctionReward:
     function: ClassVar[Callable[..., Any]]
 
     def examples(self) -> Iterable[Example]:
-        """Those of the function's module: `EXAMPLES = [(completion, {"answer": ..., column: ...}, expected)]`."""
-        for i, (completion, columns, expected) in enumerate(getattr(_module(self), "EXAMPLES", ())):
+        """Those beside the function: `EXAMPLES = [(completion, {"answer": ..., column: ...}, expected)]`."""
+        names = (type(self).__module__, _behind(type(self).function).__module__)
+        found = [getattr(sys.modules.get(name), "EXAMPLES", ()) for name in names]
+        for i, (completion, columns, expected) in enumerate(found[0] or found[1]):
             yield completion, prompt_of(dict(columns), f"example {i}"), expected
 
     def __call__(self, completion: str, prompt: Prompt) -> Any:
         """`f(completion, answer, **columns)`, `f(completion, prompt)`, or any other choice by name."""
-        columns = {"completion": completion, **columns_of(prompt), "prompt": prompt}
+        columns = {**columns_of(prompt), "completion": completion, "prompt": prompt}
         return settled(type(self).function(**self._arguments(columns)))
 
     def _arguments(self, columns: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +88,8 @@ class BatchReward(FunctionReward):
 
     It is called by keyword with lists of length 1, and with everything that TRL passes: prompts, completions,
     completion_ids, trainer_state, log_extra, log_metric and the columns. With `chat`, prompts and completions are lists
-    of messages, as TRL passes them for conversational data sets; otherwise both are strings.
+    of messages, as TRL passes them for conversational data sets; otherwise both are strings. completion_ids are left
+    out where nobody has them, as for a row of a file.
     """
 
     chat: bool = False
@@ -96,7 +101,7 @@ class BatchReward(FunctionReward):
         logged: dict[str, float] = {}
         remarks: list[str] = []
         own = columns_of(prompt)
-        columns = {"completion_ids": [[]], **{name: [value] for name, value in own.items()}}
+        columns = {name: [value] for name, value in own.items()}
         columns |= {"prompts": [asked], "completions": [answer]}
         columns["trainer_state"] = TrainerState(own.get("training_step", 0), own.get("training_steps", 1))  # type: ignore[assignment]
         columns["log_metric"] = lambda name, value: logged.update({name: float(value)})  # type: ignore[assignment]
@@ -109,9 +114,13 @@ class BatchReward(FunctionReward):
         return Outcome(values[0], parts=logged, detail="; ".join(remarks))
 
 
-def component_of(function: Callable[..., Any]) -> type[FunctionReward]:
-    """The component class of a plain function: TRL's form if it takes `completions`, ours if `completion`."""
-    names = inspect.signature(function).parameters
+def component_of(function: Callable[..., Any], home: str | None = None) -> type[FunctionReward]:
+    """The component class of a plain function: TRL's form if it takes `completions`, ours if `completion`.
+
+    A partial and an object that can be called are functions too. `home` names the module in which it was found.
+    """
+    behind = _behind(function)
+    names = _parameters(function)
     base: type[FunctionReward]
     if {"completions", "completion_ids"} & set(names) and "completion" not in names:
         base = BatchReward
@@ -119,64 +128,71 @@ def component_of(function: Callable[..., Any]) -> type[FunctionReward]:
         base = FunctionReward
     else:
         raise ConfigError(
-            f"{function.__module__}:{function.__qualname__}{inspect.signature(function)} is not a reward: "
+            f"{_named(behind)}({', '.join(map(str, names.values()))}) is not a reward: "
             "its parameters name neither `completions` (a batch, as in TRL) nor `completion` (one sample). "
             "Rename the parameter that takes the text."
         )
-    hints = _hints(function)
+    hints = _hints(behind)
     settings = [
         (p.name, hints.get(p.name, Any), field(default=p.default, kw_only=True, metadata={"setting": True}))
         for p in names.values()
         if p.kind is inspect.Parameter.KEYWORD_ONLY and isinstance(p.default, bool | int | float | str)
     ]
-    space = {"function": staticmethod(function), "__doc__": function.__doc__, "__module__": function.__module__}
-    name = getattr(function, "__name__", "reward")
+    space: dict[str, Any] = {"function": staticmethod(function), "__doc__": behind.__doc__}
+    space["__module__"] = home or behind.__module__
+    # What is async waits for something outside, and its connections cannot be forked.
+    space["waits"] = inspect.iscoroutinefunction(behind)
+    name = getattr(function, "__name__", behind.__qualname__.removesuffix(".__call__"))
     return make_dataclass(name, settings, bases=(base,), namespace=space, frozen=True)
-
-
-def is_reward_function(obj: object) -> bool:
-    """Whether `component_of` takes it."""
-    return inspect.isfunction(obj) and bool(TEXTS & set(inspect.signature(obj).parameters))
 
 
 def columns_of(prompt: Prompt) -> dict[str, Any]:
     """The columns of the data set that a plain function may ask for by name."""
-    own = {"answer": prompt.answer, "solution": prompt.solution, "source": prompt.source, "level": prompt.level}
-    return {**prompt.columns, **own, "id": prompt.id}
+    own = {"solution": prompt.solution, "source": prompt.source, "level": prompt.level}
+    return {**own, **prompt.columns, "answer": prompt.answer, "id": prompt.id}
 
 
 def prompt_of(row: Mapping[str, Any], name: str, source: str = "") -> Prompt:
     """A row of data as a prompt; what has no place of its own there is a column. TypeError says what does not fit."""
     rest = dict(row)
-    answer, solution, level = rest.pop("answer", ""), rest.pop("solution", ""), rest.pop("level", 0)
+    answer = rest.pop("answer", "")
     if isinstance(answer, int | float) and not isinstance(answer, bool):
         answer = str(answer)
-    for key, value in (("answer", answer), ("solution", solution)):
-        if not isinstance(value, str):
-            raise TypeError(f"{key} must be text, got {type(value).__name__}")
-    if not isinstance(level, int):
-        rest["level"], level = level, 0
-    if "messages" in rest or isinstance(rest.get("prompt"), list):
-        messages = rest.pop("messages", None) or rest.pop("prompt")
-    else:
-        asked = rest.pop("prompt", None) or rest.get("problem")
-        messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else []
-    if not all(isinstance(m, Mapping) and isinstance(m.get("content"), str) for m in messages):
+    if not isinstance(answer, str):
+        raise TypeError(f"answer must be text, got {type(answer).__name__}")
+    own: dict[str, Any] = {"solution": "", "source": source, "level": 0}
+    for key, empty in own.items():
+        if isinstance(rest.get(key), type(empty)):  # else it is a column of the data that happens to be called so
+            own[key] = rest.pop(key)
+    asked = rest.pop("messages", None) or rest.pop("prompt", None) or rest.get("problem") or ()
+    messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+    if not isinstance(messages, list | tuple) or not all(
+        isinstance(m, Mapping) and isinstance(m.get("content"), str) for m in messages
+    ):
         raise TypeError("messages must be a list of {role, content}")
     return Prompt(
         id=name,
-        source=str(rest.pop("source", source)),
         messages=tuple(messages),
         answer=answer,
-        solution=solution,
-        level=level,
+        **own,
         columns=rest,
     )
 
 
 def settled(value: Any) -> Any:
-    """The result of a function, waited for when the function is async."""
-    return asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value
+    """The result of a function, waited for when the function is async.
+
+    A process has one loop for all samples, as in TRL: a client that a module keeps belongs to the loop it was used in.
+    """
+    if not inspect.isawaitable(value):
+        return value
+    return _loop(os.getpid(), threading.get_ident()).run_until_complete(_awaited(value))
+
+
+@functools.cache
+def _loop(process: int, thread: int) -> asyncio.AbstractEventLoop:
+    """That of a process and thread: a forked worker must not go on with its parent's."""
+    return asyncio.new_event_loop()
 
 
 async def _awaited(value: Awaitable[Any]) -> Any:
@@ -190,14 +206,23 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _module(reward: FunctionReward) -> Any:
-    return inspect.getmodule(type(reward).function)
+def _behind(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that a partial, or an object that can be called, runs."""
+    if isinstance(function, functools.partial):
+        return _behind(function.func)
+    return function if inspect.isroutine(function) else type(function).__call__
 
 
-@functools.cache
-def _component(function: Callable[..., Any]) -> type[FunctionReward]:
-    return component_of(function)
+def _named(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}:{function.__qualname__}" if inspect.isfunction(function) else repr(function)
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters
+    except (ValueError, TypeError):  # one that is written in C, and does not say
+        return {}
 
 
 def _restored(function: Callable[..., Any], settings: Mapping[str, Any]) -> FunctionReward:
-    return _component(function)(**settings)
+    return component_of(function)(**settings)

@@ -12,13 +12,20 @@ _CHARACTERS = str.maketrans(
         "±": "\\pm ", "≈": "\\approx ", "⟨": "\\langle ", "⟩": "\\rangle ", "，": ",", "％": "%", "²": "^2", "³": "^3",
         "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "⅓": "\\frac{1}{3}", "⅔": "\\frac{2}{3}",
         "’": "'", "\u00a0": " ", "\u2009": " ", "\u202f": " ",
-        "（": "(", "）": ")", "θ": "\\theta ", "α": "\\alpha ", "β": "\\beta ", "√": "\\sqrt ",
+        "′": "'", "″": "''", "（": "(", "）": ")", "θ": "\\theta ", "α": "\\alpha ", "β": "\\beta ", "√": "\\sqrt ",
     }
 )  # fmt: skip
+_SCALES = {
+    "dozen": "12", "hundred": "10^{2}", "thousand": "10^{3}", "lakh": "10^{5}", "million": "10^{6}", "crore": "10^{7}",
+    "billion": "10^{9}", "trillion": "10^{12}",
+}  # fmt: skip
 _SPELLINGS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
         (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\s*", ""),
+        (r"\\prime(?![a-zA-Z])\s*", "'"),
+        (r"\^\s*\{\s*('+)\s*\}|\^\s*('+)", r"\1\2"),
+        (r"^(?:'(?=.*\w')|''(?=.*\w'')|``(?=.*'')|\"(?=.*\"))([^'\"`]+)['\"]{1,2}$", r"\1"),  # quotes around all of it
         (r"\\(?:displaystyle|textstyle|large|Large|LARGE|huge|small|normalsize|checkmark|limits|nolimits)(?![a-zA-Z])", ""),
         (r"(?<!\\)\\(?:text)?dollar(?:s)?(?![a-zA-Z])", r"\\$"),
         (r",\\!\s*", ","),
@@ -63,9 +70,13 @@ _SPELLINGS = [
         (r"\\%", "%"),
         (r"\\text\{\s*(?:percent(?:age)?|per cent|pct)\s*\}|(?<![a-zA-Z])(?:percent(?:age)?|pct)(?![a-zA-Z])", "%"),
         (r"\{,\}", ","),
-        (r"(?<=\d)\s*(?:\\text\{\s*)?thousand(?![a-zA-Z])\s*(?:\}|(?=[a-z]))?", r" \\times 10^{3} "),
-        (r"(?<=\d)\s*(?:\\text\{\s*)?million(?![a-zA-Z])\s*(?:\}|(?=[a-z]))?", r" \\times 10^{6} "),
-        (r"(?<=\d)\s*(?:\\text\{\s*)?billion(?![a-zA-Z])\s*(?:\}|(?=[a-z]))?", r" \\times 10^{9} "),
+        *(
+            (
+                rf"(?<=\d)\s*(?:\\text\{{\s*{name}s?(?![a-zA-Z])\s*([^{{}}]*)\}}|{name}s?(?![a-zA-Z]))",
+                rf" \\times {size} \\text{{\1}}",
+            )
+            for name, size in _SCALES.items()
+        ),
         (r"\{:\}|\\colon(?![a-zA-Z])|\\text\{\s*:\s*\}", ":"),
         (r"\\(?:dots|ldots|cdots)(?![a-zA-Z])", "..."),
         (r"\\infin(?![a-zA-Z])|(?<![a-zA-Z\\])(?:infinity|infty)(?![a-zA-Z])|\\text\{\s*infinity\s*\}", r"\\infty "),

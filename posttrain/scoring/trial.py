@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from posttrain.data.facts import with_facts
 from posttrain.data.types import Prompt, Score
 from posttrain.scoring.scorer import Scorer
 
@@ -29,17 +30,27 @@ class Result:
 
 
 def trial(reward: Any, scorer: Scorer) -> Iterator[Result]:
-    """Examples must get their values, and hostile input a verdict in time: not a time-out, an error or a reward."""
+    """Examples must get their values, and hostile input a verdict in time: not a time-out, an error or a reward.
+
+    One of all these must get a value, but for guards, which give none.
+    """
     examples = list(reward.examples()) if hasattr(reward, "examples") else []
     about = examples[0][1] if examples else Prompt(id="hostile", source="test", messages=(), answer="7")
     items = [(completion, prompt) for completion, prompt, _ in examples]
-    scores = scorer.score([*items, *((text, about) for text in HOSTILE.values())])
+    # what a run tells of every completion, with four characters to a token
+    hostile = [(text, with_facts(about, range(len(text) // 4), False, None)) for text in HOSTILE.values()]
+    scores = scorer.score([*items, *hostile])
     for (completion, _, expected), score in zip(examples, scores, strict=False):
         shown = ascii(completion[:50])
         wanted = "" if score.value == expected else f", expected {expected}"
         yield Result(f"example {shown}", _shown(score) + wanted, score.value == expected, True)
     for name, score in zip(HOSTILE, scores[len(examples) :], strict=True):
         yield Result(name, _shown(score), score.status not in ("timeout", "error") and not score.correct, False)
+    if all(score.status == "skipped" for score in scores) and not hasattr(reward, "overrule"):
+        found = (
+            "never: all were skipped. Does it return one? If it means to skip these, give it an example that it judges"
+        )
+        yield Result("a value", found, False, False)
 
 
 def _shown(score: Score) -> str:

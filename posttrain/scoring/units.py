@@ -1,4 +1,4 @@
-"""Units behind a number: 5 cm is 5 and 5 centimeters, but neither 5 m nor 5 cm^2."""
+"""Words around a number: 5 cm is 5 and 5 centimeters, but neither 5 m nor 5 cm^2 nor 5 halves."""
 
 from __future__ import annotations
 
@@ -70,6 +70,53 @@ _LETTER = re.compile(r"([-+]?[\d.,/]+)\s+([msghJWNVKL])")  # behind a blank; 5m 
 _WORD = re.compile(r"([a-zA-Z¢]+)\s*(?:\^\s*\{?\s*(-?\d)\s*\}?)?|(/)|(\bper\b)")
 _QUALIFIERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _ALIASES = {"mph": "mile per hour", "kph": "km per hour", "kmh": "km per hour", "fps": "feet per second"}
+
+
+# words that change what a number says, before or behind it
+_CHANGING = re.compile(
+    r"n['’]t\b|\b(?:not?|never|cannot|neither|nor|unequal|more|less|fewer|greater|smaller|least|most|than|over|under|above|"
+    r"below|between|up to|before|after|beyond|within|until|or|and|but|either|except|excluding|other|nearly|almost|maybe|"
+    r"perhaps|possibly|half|twice|times|plus|minus|negative|factorial|squared|cubed|if|when|mod|modulo|base|pairs?|too|"
+    r"undefined|impossible|none|wrong|incorrect|false|fails?|invalid|excluded|rejected|inverse|reciprocal|"
+    r"(?:square|cube|cubic|nth|th) root|raised|power|at (?:min|max)imum)\b",
+    re.IGNORECASE,
+)
+_COUNTED = "two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twent|thirt|fort|fift|sixt|sevent|eight|ninet"
+# behind a number: so many of them are another number
+_SCALING = re.compile(
+    rf"\b(?:one|zero|(?:{_COUNTED})(?:s|y|ies|ys|een|eens)?|hundreds?|thousands?|\w*illions?|lakhs?|lacs?|crores?|dozens?|"
+    r"gross|score|grand|googol|myriads?|bn|mn|mln|mil|half|halves|thirds?|quarters?|fourths?|(?:fif|six|seven|eigh|nin|ten|"
+    r"eleven|twelf|\w+teen|\w+tie|\w*hundred|\w*thousand|\w+illion)ths?|doubled?|tripled?|quadrupled?|halved|"
+    r"log|ln|sqrt|per ?mille?|ppm|ppb|basis points?)\b",
+    re.IGNORECASE,
+)
+_MULTIPLES = {"k", "M", "B"}  # 5k and 5M; kelvin is K, and meters are m
+_LEAD = re.compile(r"^(?:\\text\{([^{}\\]*)\}|(there (?:are|is)))\s*(?=[-\d\\.])", re.IGNORECASE)
+_STATES = re.compile(
+    r"(?::|=|\b(?:is|are|be|equals?|equal to|was|were|has|have|gets?|needs?|pays?|costs?))\s*$", re.IGNORECASE
+)
+_STATING = {
+    "a", "all", "about", "altogether", "an", "answer", "approximately", "approx", "around", "choice", "exactly", "final",
+    "hence", "in", "just", "of", "only", "option", "result", "roughly", "so", "solution", "the", "therefore", "thus", "total",
+    "value",
+}  # fmt: skip
+
+
+def changing(unit: str) -> bool:
+    """Whether the words behind a number make another number or no answer of it: 5 halves, 5 at most."""
+    return bool(_CHANGING.search(unit) or _SCALING.search(unit)) or unit.strip() in _MULTIPLES
+
+
+def unled(gold: str, answer: str) -> tuple[str, str]:
+    """Both without `there are`, `the answer is` and the like; other words stay unless the reference has them too."""
+    ours, theirs = _LEAD.match(gold), _LEAD.match(answer)
+    if ours and theirs and ours.group().split() == theirs.group().split():
+        return gold[ours.end() :], answer[theirs.end() :]
+    if ours and not _CHANGING.search(ours.group()):
+        gold = gold[ours.end() :]
+    said = (theirs[1] or theirs[2] or "").strip() if theirs else ""
+    states = _STATES.search(said) or set(re.findall(r"[^\s,.]+", said.lower())) <= _STATING
+    return gold, answer[theirs.end() :] if theirs and states and not _CHANGING.search(said) else answer
 
 
 def take(text: str) -> tuple[str, str]:

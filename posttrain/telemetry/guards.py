@@ -57,6 +57,7 @@ class Guards:
         found: list[Alarm | None] = [
             self._not_finite(metrics),
             self._failed(metrics, notes or {}),
+            self._all_skipped(step, metrics),
             self._all_zero(step, metrics),
             self._truncated(metrics),
             self._all_right(metrics),
@@ -105,6 +106,20 @@ class Guards:
             f"live with"
         )
         return self._alarm("failed", share > self.max_failed, message, "stop")
+
+    def _all_skipped(self, step: int, metrics: Mapping[str, float]) -> Alarm | None:
+        """No reward said anything of any completion. A guard that leaves all of them out has seen verdicts, and says so."""
+        guarded = any(key.endswith("/overruled") for key in metrics)
+        holds = metrics.get("reward/skipped_rate", 0.0) >= 1.0 and not guarded
+        steps = self.streaks.get("all_skipped", 0) + 1
+        message = (
+            f"every completion was skipped for {_steps(steps)}: nothing can be learned; no reward gave a value. Look at "
+            f"rollouts/step-{step:05d}.parquet; usual causes: a reward function without `return` (which gives None), or "
+            f"rewards that are meant for other problems. The run stops after guards.all_zero_steps={self.all_zero_steps} "
+            "such steps (0: never)"
+        )
+        severity: Severity = "stop" if 0 < self.all_zero_steps <= steps else "warn"
+        return self._alarm("all_skipped", holds, message, severity)
 
     def _all_zero(self, step: int, metrics: Mapping[str, float]) -> Alarm | None:
         """Nobody was right and every reward is the same number (0, or -1 where wrong costs)."""

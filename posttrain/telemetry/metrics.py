@@ -6,11 +6,12 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
 from posttrain.data.facts import with_facts
-from posttrain.data.types import Group, Rollout
+from posttrain.data.types import Group, Origin, Rollout
 from posttrain.telemetry.reductions import Max, Mean, Metric, Min, Seconds, Sum, Value
 
 # names under reward/ that are taken: a part of the reward cannot have them
@@ -89,15 +90,15 @@ class StepMetrics:
     def credit(self, groups: Sequence[Group]) -> None:
         """What credit assignment made of the step's groups; every rank has all of them, so nothing is added up.
 
-        credit/all_wrong is the share of groups without a right answer after the strategy's help, such as hints;
-        groups/all_wrong is what the policy fails at alone.
+        credit/all_wrong is the share of prompts without a right answer after the strategy's help, such as hints: a failed
+        group and its hinted one beside it count once. groups/all_wrong is what the policy fails at alone.
         """
         rows = [r for g in groups for r in g.rollouts if r.advantage is not None and len(r.advantage)]
         if not rows:
             return
         advantage = np.concatenate([r.advantage for r in rows if r.advantage is not None])
         self.set("credit/advantage_std", advantage.std())
-        for key, share in _all_wrong(groups).items():
+        for key, share in _all_wrong(_by_prompt(groups)).items():
             self.set(f"credit/{key}", share.value())
         shaped = [r.token_reward for r in rows if r.token_reward is not None]
         if shaped:
@@ -205,6 +206,20 @@ def _all_wrong(groups: Sequence[Group]) -> dict[str, Mean]:
     return found
 
 
+def _by_prompt(groups: Sequence[Group]) -> list[Group]:
+    """Groups of hinted rows joined to the group before them that the same prompt has without the hint."""
+    out: list[Group] = []
+    last: dict[str, int] = {}  # a prompt may come several times in a step
+    for group in groups:
+        place = last.get(group.prompt.id)
+        if place is not None and any(r.origin == Origin.HINTED for r in group.rollouts):
+            out[place] = replace(out[place], rollouts=(*out[place].rollouts, *group.rollouts))
+        else:
+            last[group.prompt.id] = len(out)
+            out.append(group)
+    return out
+
+
 def _failure(group: Group, index: int, rollout: Rollout) -> str:
     score = rollout.score
     status = "not scored" if score is None else score.status
@@ -216,13 +231,13 @@ def _row(group: Group, index: int, rollout: Rollout, step: int) -> str:
     """The sample as `posttrain rewards score` reads it, with everything that the rewards were told."""
     prompt = with_facts(group.prompt, rollout.response_ids, rollout.finish == "length", step)
     row = {
-        **prompt.columns,
-        "id": f"{prompt.id}/{index}",
-        "completion": rollout.text,
-        "answer": prompt.answer,
         "solution": prompt.solution,
         "source": prompt.source,
         "level": prompt.level,
+        **prompt.columns,  # in the order of posttrain.scoring.functions.columns_of
+        "id": f"{prompt.id}/{index}",
+        "completion": rollout.text,
+        "answer": prompt.answer,
         "messages": [dict(message) for message in prompt.messages],
     }
     return json.dumps(row, default=str)

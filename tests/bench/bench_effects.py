@@ -29,7 +29,16 @@ class Bed:
 
 MIXED = ("steps=80", "eval.every=10", "eval.problems=240", "checkpoint.every=0")
 BEDS = {
-    "hints": Bed("testbeds/hints", (), {"grpo": ("grpo",), "ghpo": ("ghpo", "strategy.start=0"), "guide": ("guide",)}),
+    "hints": Bed(
+        "testbeds/hints",
+        (),
+        {
+            "grpo": ("grpo",),
+            "ghpo": ("ghpo", "strategy.start=0"),
+            "guide": ("guide",),
+            "dump": ("dump", "batch.samples=8", "objective.ref_kl.weight=0.0"),
+        },
+    ),
     "experts": Bed(
         "testbeds/experts",
         (),
@@ -50,9 +59,6 @@ BEDS = {
                 "objective.policy.gates=[{use: informative_tokens, fraction: %s}]" % (DECAYING % (0.2, 1)),
             ),
         },
-    ),
-    "curriculum": Bed(
-        "quickstart", MIXED, {"grpo": ("grpo",), "dump": ("dump", "batch.samples=8", "objective.ref_kl.weight=0.0")}
     ),
 }
 

@@ -173,8 +173,7 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
     asked = {"temperature": 0.6, "top_p": 0.95, "max_tokens": options.max_tokens}
     raw = Raw({**settings, "requests": str(folder / "requests.json"), "sampling": asked})
     prefill = None if on_cpu else 16384
-    threads = max(1, len(os.sched_getaffinity(0)) - 1)  # as vLLM by itself has, and as `posttrain eval` does
-    engine = EngineSettings(**settings, logprobs=False, prefill=prefill, threads=threads)
+    engine = EngineSettings(**settings, logprobs=False, prefill=prefill)
     fleet = Fleet([VLLMEngine(engine, folder / "engine.log")])
     judges, tokenizer = Judges(), AutoTokenizer.from_pretrained(folder)
     try:

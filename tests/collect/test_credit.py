@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from posttrain.collect.advantage import GroupAdvantage
+from posttrain.collect.advantage import GroupAdvantage, LeaveOneOut
 from posttrain.collect.credit import Credit
 from posttrain.collect.returns import GAE, ReturnToGo
 from posttrain.collect.select import MixedGroups
@@ -101,6 +101,45 @@ def test_both_halves_are_the_whole() -> None:
     halves, whole = credit.select(credit.advantages(groups, 3), 3), credit(groups, 3)
     assert [g.prompt.id for g in halves] == [g.prompt.id for g in whole]
     assert by_name(halves, "advantage") == by_name(whole, "advantage") != {}
+
+
+def test_whitening_is_over_what_a_filter_leaves() -> None:
+    """Two right answers of four, and seven prompts that none solves: +-.5 over the deviation of four, not of 32."""
+    values = {"values": np.zeros(1)}
+    rewards = [[0.0] * 4, [1.0, 1.0, 0.0, 0.0], *([[0.0] * 4] * 6)]
+    groups = [
+        Group(prompt=prompt(str(i)), rollouts=tuple(row(response_ids=[1], reward=r, **values) for r in some))
+        for i, some in enumerate(rewards)
+    ]
+    credit = Credit({}, GAE(), [MixedGroups(by="correct")])
+    everyone = credit.advantages(groups, 0)
+    assert [g.prompt.id for g in everyone] == list("01234567")  # curriculum and metrics see them all
+    advantages = [[r.advantage.tolist() for r in g.rollouts] for g in everyone]
+    root = 3**0.5 / 2
+    assert advantages.pop(1) == [pytest.approx([a], abs=1e-6) for a in (root, root, -root, -root)]
+    assert advantages == [[[0.0]] * 4] * 7
+    (trained,) = credit.select(everyone, 0)
+    assert trained is everyone[1]
+
+
+@pytest.mark.parametrize("advantage", [GroupAdvantage(), GroupAdvantage(scale="none"), LeaveOneOut()], ids=repr)
+@pytest.mark.parametrize("by", ["reward", "correct"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_filter_moves_no_advantage_of_a_group(seed: int, by: Any, advantage: Any) -> None:
+    groups, shaping = measured_groups(seed), {"overlong": Overlong(9, 8)}
+    filtered, plain = Credit(shaping, advantage, [MixedGroups(by)]), Credit(shaping, advantage)
+    expected = MixedGroups(by)(plain(groups, 0), 0)
+    assert by_name(filtered(groups, 0), "advantage") == by_name(expected, "advantage") != {}
+    seen = [[(r.group, r.seed) for r in g.rollouts] for g in filtered.advantages(groups, 0)]
+    assert seen == [[(r.group, r.seed) for r in g.rollouts] for g in plain.advantages(groups, 0)]
+
+
+def test_a_filter_behind_another_select_waits_for_it() -> None:
+    groups = [group([1.0, 0.0], "a"), group([1.0, 1.0], "b"), group([0.0, 1.0], "c")]
+    last = Credit({}, GroupAdvantage(scale="batch"), [Without("a"), MixedGroups()])
+    assert by_name(last(groups, 0), "advantage") == by_name(
+        [g for g in Credit({}, GroupAdvantage(scale="batch"))(groups, 0) if g.prompt.id == "c"], "advantage"
+    )
 
 
 def test_needs_are_those_of_all_hooks() -> None:

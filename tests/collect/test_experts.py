@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 
 from posttrain.collect.experts import ExpertMix
+from posttrain.collect.mix import started as mixes_of
+from posttrain.config.errors import ConfigError
+from posttrain.config.load import load_recipe
 from posttrain.data.demonstrations import Renderer
 from posttrain.data.types import Origin, Prompt, Rollout
 from posttrain.learner.tiny import build_tokenizer
+from posttrain.losses.build import objective_of
 from tests.row_samples import prompt, row
 
 
@@ -55,6 +59,52 @@ def test_they_come_from_a_file_if_one_is_named(tmp_path: Path) -> None:
     mix = started([], count=3, path=str(file), problem="question", solution="worked")
     assert [p.solution for p in mix.demonstrations] == ["it is 0", "it is 1", "it is 2"]
     assert [p.messages[-1]["content"] for p in mix.demonstrations] == ["0?", "1?", "2?"]
+
+
+def demos(folder: Path, problems: Sequence[str]) -> str:
+    file = folder / "demos.jsonl"
+    file.write_text("".join(json.dumps({"problem": x, "solution": f"that of {x}"}) + "\n" for x in problems))
+    return str(file)
+
+
+def test_solutions_of_held_out_problems_are_left_out_and_counted(tmp_path: Path) -> None:
+    mix = ExpertMix(count=4, path=demos(tmp_path, ["1+1=", "2+2=", "3+3=\n"]))
+    said = mix.start([], messages, render, 0, [prompt("h", "2+2="), prompt("i", "3+3="), prompt("j", "4+4=")])
+    assert said == "2 of 3 demonstrations are of held-out problems, and left out"
+    assert [p.messages[-1]["content"] for p in mix.demonstrations] == ["1+1="]
+    names(mix, 1)
+    assert mix.report == {"expert/rows": 4, "expert/too_long": 0, "expert/held_out": 2}
+
+
+def test_a_file_without_held_out_problems_is_whole_and_one_of_them_alone_is_told(tmp_path: Path) -> None:
+    mix = ExpertMix(path=demos(tmp_path, ["1+1=", "2+2="]))
+    assert mix.start([], messages, render, 0, [prompt("h", "3+3=")]) is None
+    assert len(mix.demonstrations) == 2
+    with pytest.raises(ValueError, match=r"all 2 demonstrations of path=.* held-out problems.* task\.heldout_path"):
+        mix.start([], messages, render, 0, [prompt("h", "1+1="), prompt("i", "2+2=")])
+
+
+def test_a_run_says_what_was_left_out(tmp_path: Path) -> None:
+    recipe = load_recipe("debug/chord_mu", [f"mixes.expert.path={demos(tmp_path, ['1+1=', '2+2='])}"]).recipe
+    said: list[str] = []
+    heldout = [prompt("h", "2+2=")]
+    mixes = mixes_of(
+        recipe.mixes, {Origin.EXPERT}, lambda mix: mix.start([], messages, render, 0, heldout), said.append
+    )
+    assert list(mixes) == ["expert"]
+    assert said == ["mixes.expert: 1 of 2 demonstrations are of held-out problems, and left out"]
+
+
+def test_mu_0_needs_no_demonstrations() -> None:
+    """It loads, and rows that no part trains on are never made."""
+    recipe = load_recipe("debug/chord_mu", ["schedules={mu: 0.0}"]).recipe
+    trained = {origin for part in objective_of(recipe).parts.values() for origin in part.rows}
+    asked: list[Any] = []
+    assert "expert" in recipe.mixes
+    assert mixes_of(recipe.mixes, trained, asked.append, asked.append) == {}
+    assert not asked
+    with pytest.raises(ConfigError, match="no part of the objective trains on them"):
+        load_recipe("debug/chord_mu", ["objective.expert=null"])
 
 
 def test_nothing_to_learn_from_is_told() -> None:

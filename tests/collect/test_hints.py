@@ -144,14 +144,24 @@ def test_a_problem_without_a_solution_is_left_alone() -> None:
     assert (len(policy.asked), only.prompt.hint, strategy.report["hints/without"]) == (1, "", 1.0)
 
 
-def test_a_hint_that_holds_the_answer_in_another_form_is_reported() -> None:
-    for solution, leaked in (
-        ("so half of it, 0.5 of all, and so on", 1.0),
-        ("so half of it, all in all, is then ", 0.0),
+def test_a_hint_that_holds_the_answer_in_another_form_is_left_out_and_reported() -> None:
+    for solution, leaked, kept in (
+        ("so half of it, 0.5 of all, and so on", 1.0, [9]),
+        ("so half of it, all in all, is then ", 0.0, [9, 18, 26]),
     ):
-        strategy = HintReroll()
-        collect(Policy({"a": 2, "b": 2}), strategy, solution=solution, answer="\\frac{1}{2}")
+        policy, strategy = Policy({"a": 9, "b": 9}), HintReroll()
+        groups = collect(policy, strategy, solution=solution, answer="\\frac{1}{2}")
         assert strategy.report["hints/leaked"] == leaked
+        assert policy.asked[1:] == [[("a", n), ("b", n)] for n in kept]
+        assert [len(g.prompt.hint) for g in groups] == [kept[-1]] * 2
+
+
+def test_a_cut_that_makes_the_answer_is_passed_over_for_the_next_stage() -> None:
+    """The first stage would end in the middle of a number, and what is left of it is the answer."""
+    policy, strategy = Policy({"a": 2}), HintReroll(fractions=[0.5, 1.0])
+    collect(policy, strategy, solution="take 12345 off", answer="12")
+    assert [n for ((_, n),) in policy.asked] == [0, 14]
+    assert (strategy.report["hints/leaked"], strategy.report["hints/stage_1"]) == (1.0, 0.0)
 
 
 def test_blanks_are_no_hint() -> None:
@@ -195,13 +205,41 @@ def test_under_the_plain_prompt_hinted_rows_are_groups_beside_the_failed_ones() 
     assert not HintReroll().origins
 
 
-def test_a_written_hint_is_shown_up_to_its_answer() -> None:
+@pytest.mark.parametrize(
+    ("advice", "without", "leaked"),
+    [
+        ({"other": "x"}, 1.0, 0.0),
+        ({"advice": ""}, 1.0, 0.0),
+        ({"advice": "Add the tens first, then: \\boxed{42}"}, 0.0, 1.0),
+        ({"advice": "Consider 42 cases and add up."}, 0.0, 1.0),
+        ({"advice": "It is the same as 42.0 tenths."}, 0.0, 1.0),
+    ],
+    ids=str,
+)
+def test_a_written_hint_that_holds_the_answer_is_not_given(
+    advice: dict[str, str], without: float, leaked: float
+) -> None:
+    """Not even its beginning: half a sentence is no advice."""
     policy, strategy = Policy({"a": 1}), HintReroll(fractions=[1.0], column="advice")
-    (only,) = collect(policy, strategy, columns={"advice": "Add the tens first, then: \\boxed{42}"})
-    assert only.prompt.hint == "Add the tens first, then: "
-    policy = Policy({"a": 1})
-    (only,) = collect(policy, strategy, columns={"other": "x"})
-    assert (only.prompt.hint, strategy.report["hints/without"]) == ("", 1.0)
+    (only,) = collect(policy, strategy, columns=advice)
+    assert (len(policy.asked), only.prompt.hint) == (1, "")
+    assert (strategy.report["hints/without"], strategy.report["hints/leaked"]) == (without, leaked)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({}, SENTENCE),
+        ({"column": "advice"}, "Hint:"),
+        ({"column": "advice", "sentence": "Mind this."}, "Mind this."),
+        ({"sentence": "It begins so:"}, "It begins so:"),
+    ],
+    ids=str,
+)
+def test_what_announces_a_hint(settings: dict[str, str], sentence: str) -> None:
+    strategy = HintReroll(fractions=[1.0], **settings)
+    (only,) = collect(Policy({"a": 1}), strategy, columns={"advice": TEN})
+    assert only.prompt.messages[-1]["content"] == f"a?\n{sentence}\n{TEN}"
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])

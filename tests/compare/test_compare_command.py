@@ -57,7 +57,7 @@ def test_two_arms(tmp_path, capsys):
         "ghpo 4 +50.0 pts",
         "+50.0, +50.0",
         "grpo 0.6 0.3 0.2 0.15",
-        "Groups without a right answer: learned from arm quarter 1",
+        "Prompts without a right answer: after the strategy arm quarter 1",
         "strategy.use grpo ghpo",
     ):
         assert told in printed, told

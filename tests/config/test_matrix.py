@@ -17,7 +17,7 @@ from posttrain.cli import main
 from posttrain.config.algorithms import algorithms, load_algorithm
 from posttrain.config.errors import ConfigError
 from posttrain.config.matrix import Matrix, matrix, refusals
-from posttrain.config.matrix_table import as_json, as_markdown, marks, print_matrix
+from posttrain.config.matrix_table import NOTES, as_json, as_markdown, marks, print_matrix
 from posttrain.config.problems import Problem
 from posttrain.config.registries import ADVANTAGES, CURRICULA, GATES, MIXES, SELECTS, SHAPING, STRATEGIES, TERMS
 
@@ -61,6 +61,44 @@ def test_the_five_guidance_and_data_algorithms_go_with_every_surrogate(found: Ma
     assert refused == {("guide", "hint_reroll"), ("guide_ppo", "hint_reroll"), ("gspo", "informative_tokens")}
 
 
+LAYERS = {
+    "guide": "hint_reroll (hinted rows)", "d3s": "max_variance", "dump": "ucb", "chord_mu": "expert_mix",
+    "chord_phi": "expert_mix",
+}  # fmt: skip
+COV = ("clip_cov", "clip_cov_official", "kl_cov", "kl_cov_official")
+OWN_TERM = ("cispo", "lp_reg", "lp_reg_official", "nft", "rloo", "rover")
+# What is said of (the lower, the upper), where the upper one sets what the lower one needs.
+REFUSED = {
+    "nothing makes them": [("guide", x) for x in ("dapo", "ghpo", *COV)],
+    "sampled under another prompt": [("guide", x) for x in OWN_TERM],
+    "loss term 'guide' has no such setting": [
+        ("guide", x) for x in ("gspo", "gspo_token", "aepo_official", "siren_official")
+    ],
+    "Set reduce: seq_mean_token_mean": [
+        pair for x in ("gspo", "gspo_token") for y in ("d3s", "chord_mu", "chord_phi") for pair in ((x, y), (y, x))
+    ],
+    "Set scope: step": [("d3s", "clip_cov_official")],
+    "Set selects: [{use: mixed_groups": [("nft", "d3s")],
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_what_goes_may_be_laid_over_with_extends(found: Matrix, layer: str) -> None:
+    """In both orders, but where the upper one takes away what the lower one needs."""
+    refused = {}
+    for name in algorithms():
+        if name == layer or cell(found, name, LAYERS[layer]) != ():
+            continue
+        for pair in ((name, layer), (layer, name)):
+            try:
+                load_algorithm({"extends": [f"{x}.yaml" for x in pair]})
+            except ConfigError as error:
+                refused[pair] = str(error)
+    expected = {pair: words for words, pairs in REFUSED.items() for pair in pairs if layer in pair}
+    assert refused.keys() == expected.keys()
+    assert all(expected[pair] in said for pair, said in refused.items())
+
+
 @pytest.mark.parametrize(
     ("row", "hook", "words"),
     [
@@ -77,6 +115,16 @@ def test_the_five_guidance_and_data_algorithms_go_with_every_surrogate(found: Ma
 )
 def test_a_refusal_has_its_reason(found: Matrix, row: str, hook: str, words: str) -> None:
     assert words in " ".join(cell(found, row, hook) or ())
+
+
+def test_a_hooks_rows_have_a_part_of_their_own(found: Matrix) -> None:
+    """As the notes below the table say: other parts keep their weight and their denominator."""
+    by_label = {hook.label: hook for hook in found.hooks}
+    under = next(row.tree for row in found.rows if row.label == "cispo")
+    for label, rows in (("expert_mix", ["expert"]), ("hint_reroll (hinted rows)", ["hinted"])):
+        objective = by_label[label].over(under)["objective"]
+        assert objective["policy"] == under["objective"]["policy"]
+        assert [part["rows"] for name, part in objective.items() if name not in under["objective"]] == [rows]
 
 
 def test_there_is_room_for_one_of_a_kind(found: Matrix) -> None:
@@ -165,6 +213,7 @@ def test_every_cell_is_shown(found: Matrix, width: int) -> None:
     table = text.split("\nalgorithms")[1].split("\na  ")[0].splitlines()
     lines = {line[:27].strip(): "".join(line.split()[1:]) for line in table if line.startswith("  ")}
     assert lines["grpo"] == "+" * len(found.hooks)
+    assert all(" ".join(note.split()) in " ".join(text.split()) for note in NOTES)
     assert all(row.label[:25].strip() in lines for row in found.rows)
     for cells, letter in marks(found).items():
         assert f"\n{letter}  " in text
@@ -173,6 +222,7 @@ def test_every_cell_is_shown(found: Matrix, width: int) -> None:
 
 def test_as_markdown_and_as_objects(found: Matrix) -> None:
     lines = as_markdown(found).splitlines()
+    assert set(NOTES) <= set(lines)
     for kind in HOOKS:
         start = lines.index(f"### {kind}")
         width = lines[start + 2].count("|")

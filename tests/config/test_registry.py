@@ -131,7 +131,7 @@ def test_a_function_needs_an_adapter() -> None:
     class Wrapped:
         function: Any = None
 
-    def adapter(function: Callable[..., Any]) -> type[Any]:
+    def adapter(function: Callable[..., Any], home: str) -> type[Any]:
         return Wrapped
 
     registry: Registry[Any] = Registry("reward")

@@ -60,9 +60,10 @@ def test_what_cannot_be_is_named(tmp_path: Path, settings: list[str], message: s
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_a_column_may_not_have_the_name_of_what_rewards_are_told(tmp_path: Path) -> None:
-    own = "task={use: dataset, path: x.jsonl, columns: [tokens]}"
-    with pytest.raises(ConfigError, match=r"task\.columns: rewards are told under 'tokens'"):
+@pytest.mark.parametrize("name", ["tokens", "completion", "completions", "prompt", "prompts"])
+def test_a_column_may_not_have_the_name_of_what_rewards_are_told(tmp_path: Path, name: str) -> None:
+    own = f"task={{use: dataset, path: x.jsonl, columns: [{name}]}}"
+    with pytest.raises(ConfigError, match=rf"task\.columns: rewards are told under '{name}' .* such as own_{name}\."):
         load_recipe(recipe(tmp_path), [own])
 
 

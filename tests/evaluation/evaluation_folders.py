@@ -36,7 +36,7 @@ def sample(id: str, number: int, correct: bool, **more: Any) -> dict[str, Any]:
     said = str(n + 1 if correct else 0)
     row = {"question": id, "sample": number, "seed": 2**63 + number, "completion": f"So \\boxed{{{said}}}."}
     row |= {"extracted": said, "correct": correct, "reward": float(correct), "status": "ok", "detail": ""}
-    return {**row, "tokens": 9, "finish": "stop", "format": True, **more}
+    return {**row, "tokens": 9, "finish": "stop", "format": True, "parsed": True, **more}
 
 
 def drawn(bench: str, questions: int, samples: int, skill: float, seed: int = 0) -> list[dict[str, Any]]:
@@ -58,13 +58,18 @@ def write_folder(
     failed: Mapping[str, str] | None = None,
     calibration: Mapping[str, Any] | None = None,
     protocol: Mapping[str, Any] = PROTOCOL,
+    environment: Mapping[str, Any] = ENVIRONMENT,
+    code: str = "c0de",
+    **settings: Any,
 ) -> Path:
-    """`samples`: by model and benchmark. Questions are made up from the samples' ids where they are not given."""
+    """`samples`: by model and benchmark. Questions are made up from the samples' ids where they are not given; `code` is
+    the hash of the grader, `settings` are other parts of what was asked."""
     benches = list(dict.fromkeys(name for of in samples.values() for name in of))
     models = [{"key": key, "path": f"runs/{key}", "kind": "checkpoint", "hash": "5ha" * 4} for key in samples]
-    asked = {"models": models, "benchmarks": [{"name": name} for name in benches], "protocol": protocol, "seed": 3}
+    graded = [{"name": name, "grader": {"use": "math", "code": code}} for name in benches]
+    asked = {"models": models, "benchmarks": graded, "protocol": protocol, "seed": 3, **settings}
     with Store(folder) as store:
-        store.open({**asked, "environment": ENVIRONMENT})
+        store.open({**asked, "environment": environment})
         for name in benches:
             ids = dict.fromkeys(str(row["question"]) for of in samples.values() for row in of.get(name, ()))
             store.write_questions(name, (questions or {}).get(name) or [question(id) for id in ids])
@@ -76,7 +81,7 @@ def write_folder(
             entries[key] = {"path": f"runs/{key}", "hash": "5ha" * 4, "failed": None, "benchmarks": made}
         for key, reason in (failed or {}).items():
             entries[key] = {"path": f"runs/{key}", "hash": None, "failed": reason, "benchmarks": {}}
-        store.write_results({"protocol": protocol["name"], "environment": ENVIRONMENT, "models": entries})
+        store.write_results({"protocol": protocol["name"], "environment": environment, "models": entries})
     return folder
 
 

@@ -23,7 +23,21 @@ def test_every_name_is_there_and_explained() -> None:
 
 def test_what_went_wrong_is_told_apart() -> None:
     rows = [row(), row("length"), row("length", "unparseable"), row(status="timeout"), row(status="error")]
-    assert rates(rows) == Rates(truncated=0.4, malformed=None, unparseable=0.2, failed=0.4)
+    assert rates(rows) == Rates(truncated=0.4, malformed=None, no_answer=None, unparseable=None, failed=0.6)
+
+
+def test_answers_that_are_missing_or_cannot_be_read_are_the_models() -> None:
+    rows = [
+        row(extracted="1", parsed=True),
+        row(extracted="\\frac{}", parsed=False),
+        row(extracted=None, parsed=None),
+        row(extracted="", parsed=None),
+        row(status="timeout", extracted=None, parsed=None),  # nobody knows what it says
+    ]
+    found = rates(rows)
+    assert (found.no_answer, found.unparseable, found.failed) == (2 / 4, 1 / 4, 1 / 5)
+    assert rates([row(extracted="a", parsed=1.0), row(extracted="b", parsed=0.0)]).unparseable == 0.5
+    assert (rates([row(extracted="a")]).no_answer, rates([row(extracted="a")]).unparseable) == (0.0, None)
 
 
 def test_the_form_counts_where_somebody_looked() -> None:

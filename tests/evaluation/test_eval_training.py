@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from posttrain.evaluation.best import best_of
-from posttrain.evaluation.runner import load_benchmarks, read
+from posttrain.evaluation.runner import read
 from posttrain.rollout.sampler import sample_seed
 from tests.conftest import SMALL
 
@@ -55,4 +55,3 @@ def test_evaluations_pick_the_best_checkpoint_and_leave_the_training_alone(postt
     assert {row["seed"] for row in samples} == {
         sample_seed(0, "eval/sums", f"s{i}", j) for i in range(6) for j in range(2)
     }
-    assert load_benchmarks([], lambda text: ()) == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from evaluation_folders import PROTOCOL, drawn, question, sample, write_folder
+from evaluation_folders import ENVIRONMENT, PROTOCOL, drawn, question, sample, write_folder
 from test_evaluation_page import HOSTILE, Page
 
 from posttrain.cli import main
@@ -94,6 +94,53 @@ def test_other_protocols_are_named(tmp_path):
     protocol = {**PROTOCOL, "sampling": {"temperature": 0.6, "max_tokens": 64}}
     found = compare(one(tmp_path / "a", [[1], [0]]), one(tmp_path / "b", [[1], [0]], protocol=protocol))
     assert found.remarks == ["other settings: protocol.sampling.temperature: 0.0 -> 0.6"]
+
+
+def test_whatever_else_decides_a_score_is_named_where_it_differs(tmp_path):
+    verdicts = [[1], [0]]
+    where = {**ENVIRONMENT, "hardware": {"processor": "another"}, "python": "3.12.1"}  # which is no matter
+    a = one(tmp_path / "a", verdicts, context=4096, dtype="bfloat16", batch_invariant=True)
+    same = one(tmp_path / "same", verdicts, context=4096, dtype="bfloat16", batch_invariant=True, environment=where)
+    assert compare(a, same).remarks == []
+    newer = {**ENVIRONMENT, "vllm": "0.26.0", "torch": "2.13.0", "math_verify": "0.8.0"}
+    b = one(
+        tmp_path / "b", verdicts, context=None, dtype="float32", batch_invariant=False, environment=newer, code="0ther"
+    )
+    assert sorted(compare(a, b).remarks) == [
+        "other settings: batch_invariant: true -> false",
+        "other settings: context: 4096 -> null",
+        'other settings: dtype: "bfloat16" -> "float32"',
+        'other settings: environment.math_verify: absent -> "0.8.0"',
+        'other settings: environment.torch: absent -> "2.13.0"',
+        'other settings: environment.vllm: "0.25.1" -> "0.26.0"',
+        'other settings: grader.q.code: "c0de" -> "0ther"',
+    ]
+
+
+def test_what_is_not_to_be_relied_on_is_said_of_its_side(tmp_path, capsys):
+    lost = [sample(f"q/{n}", s, False, status="timeout", detail="5 s") for n in range(2) for s in range(3)]
+    rows = [*lost, *(sample(f"q/{n}", s, True) for n in range(2) for s in range(3, 10))]
+    a = str(write_folder(tmp_path / "a", {"old": {"q": rows}}))
+    few = [sample(f"q/{n}", s, True) for n in range(2) for s in range(50)]
+    few[0] |= {"correct": False, "status": "timeout"}
+    b = str(write_folder(tmp_path / "b", {"new": {"q": few}}))
+    marked, noted = compare(a, b).remarks
+    assert marked.startswith("old, q: not to be relied on. 6 of 20 samples have no verdict")
+    assert noted == "new, q: 1 samples have no verdict and are left out"
+    out = tmp_path / "page.html"
+    assert main(["eval", "compare", a, b, "--out", str(out)]) == 0
+    assert "6 of 20 samples have no verdict" in " ".join(capsys.readouterr().out.split())
+    assert "6 of 20 samples have no verdict" in Page(out).text
+
+
+def test_a_side_that_failed_half_way_is_named(tmp_path):
+    b = one(tmp_path / "b", [[1], [0]], "new")
+    path = tmp_path / "b" / "results.json"
+    results = json.loads(path.read_text())
+    results["models"]["new"]["failed"] = "out of memory"
+    path.write_text(json.dumps(results))
+    (said,) = compare(one(tmp_path / "a", [[1], [0]], "old"), b).remarks
+    assert said == "new failed, and what is there of it may be a part: out of memory"
 
 
 def test_a_single_question_with_a_single_sample_has_no_interval(tmp_path, capsys):

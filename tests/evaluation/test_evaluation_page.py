@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from evaluation_folders import drawn, question, sample, write_folder
+from rich.console import Console
 
 from posttrain.config.errors import ConfigError
 from posttrain.evaluation.pages import completions
 from posttrain.evaluation.pages.report import write_evaluation_report
+from posttrain.evaluation.table import table
 
 HOSTILE = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"><!--<script>"
 HOSTILE_MATH = "$\\text{<img src=x onerror=\"document.title='hacked'\">}$ \\(\\href{javascript:alert(1)}{x}\\)"
@@ -82,7 +85,7 @@ def test_every_completion_is_there_with_answer_gold_and_verdict(tmp_path):
     rows = [
         sample("q/0", 0, True),
         sample("q/0", 1, False, finish="length", extracted=None, format=False),
-        sample("q/1", 0, False, status="unparseable", reward=None, detail="two boxes"),
+        sample("q/1", 0, False, status="unparseable", reward=None, detail="two boxes", parsed=None),
         sample("q/1", 1, False, finish="refused", status="skipped", reward=None, completion="", detail="too long"),
     ]
     page = Page(write_evaluation_report(write_folder(tmp_path, {"m": {"q": rows}})))
@@ -90,13 +93,31 @@ def test_every_completion_is_there_with_answer_gold_and_verdict(tmp_path):
     assert held["benchmarks"] == [
         {"name": "q", "questions": [["q/0", "What is $0+1$?", "1", 1, ""], ["q/1", "What is $1+1$?", "2", 2, ""]]}
     ]
-    assert held["rows"][0] == [0, 0, 0, 0, str(2**63), "1", True, "ok", "", 9, "stop", True, "So \\boxed{1}."]
+    assert held["rows"][0] == [0, 0, 0, 0, str(2**63), "1", True, "ok", "", 9, "stop", True, "So \\boxed{1}.", True]
     assert [row[5:12] for row in held["rows"][1:3]] == [
         [None, False, "ok", "", 9, "length", False],
         ["0", False, "unparseable", "two boxes", 9, "stop", True],
     ]
+    assert [row[13] for row in held["rows"]] == [True, True, None, True]
     assert "Samples without a verdict" in page.text
     assert "too long" in page.text
+
+
+def test_answers_that_are_missing_or_cannot_be_read_are_counted(tmp_path):
+    rows = [
+        sample("q/0", 0, True),
+        sample("q/1", 0, False, extracted=None, parsed=None),
+        *(sample(f"q/{n}", 0, False, extracted="\\frac{}", parsed=False) for n in (2, 3, 4)),
+    ]
+    folder = write_folder(tmp_path, {"m": {"q": rows}})
+    text = Page(write_evaluation_report(folder)).text
+    assert "no answerunparseableno verdict" in text.replace("\n", "")
+    assert "0.0%0.0%20.0%60.0%0.0%" in text.replace("\n", "")  # cut off, malformed, and these three
+    printed = Console(width=160, record=True, file=io.StringIO())
+    printed.print(table(json.loads((folder / "results.json").read_text())))
+    head, row = (line.split() for line in printed.export_text().splitlines())
+    assert head[-7:] == ["no", "box", "no", "answer", "not", "read", "tokens"]
+    assert row[-5:] == ["0.0%", "0.0%", "20.0%", "60.0%", "9"]
 
 
 def test_hostile_text_is_never_markup(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 
 from posttrain.config.errors import ConfigError
 from posttrain.evaluation import models
+from posttrain.evaluation import weights as weights_on_disk
 from posttrain.evaluation.models import Model, resolve
 
 
@@ -83,6 +84,44 @@ def test_the_hash_is_of_the_weights_alone(tmp_path: Path) -> None:
     (again / "README.md").write_text("hello")
     assert one(again).hash == first.hash
     assert one(model(tmp_path / "c", seed=1)).hash != first.hash
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer.json"]
+)
+def test_what_else_decides_a_completion_has_a_hash_of_its_own(tmp_path: Path, name: str) -> None:
+    first, again = one(model(tmp_path / "a")), model(tmp_path / "b")
+    (again / "README.md").write_text("hello")
+    assert one(again).settings == first.settings != ""
+    (again / name).write_text('{"other": 1}')
+    assert one(again).settings != first.settings
+    assert one(again).hash == first.hash
+
+
+def test_the_settings_of_an_adapter_are_its_own_and_its_bases(tmp_path: Path) -> None:
+    base = model(tmp_path / "base")
+    folder = adapter(tmp_path / "lora", str(base), lora_alpha=16)
+    first = one(folder)
+    adapter(folder, str(base), lora_alpha=32)
+    scaled = one(folder)
+    (base / "chat_template.jinja").write_text("{{ messages }}")
+    assert len({first.settings, scaled.settings, one(folder).settings}) == 3
+    assert first.hash == scaled.hash == one(folder).hash
+
+
+def test_a_checkpoint_that_a_run_removes_meanwhile_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run(tmp_path / "x", 1, 2)
+
+    def sha256(file: Path) -> str:
+        shutil.rmtree(folder / "checkpoints" / "step-00001", ignore_errors=True)
+        return weights_on_disk.sha256(file)
+
+    monkeypatch.setattr(models, "sha256", sha256)
+    gone, kept = resolve([f"{folder}/checkpoints/*"])
+    assert (gone.key, kept.key, kept.failed) == ("x-step-00001", "x-step-00002", None)
+    assert gone.failed is not None
+    assert "step-00001" in gone.failed
+    assert "No such file or directory. A run that goes on removes its old checkpoints" in gone.failed
 
 
 def test_checkpoints_of_a_run_in_the_order_of_their_steps(tmp_path: Path) -> None:

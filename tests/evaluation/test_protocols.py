@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from posttrain.config.errors import ConfigError
 from posttrain.evaluation import protocols
 from posttrain.evaluation.protocols import Protocol, load
+from posttrain.learner.tiny import build_tokenizer
 
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 FILE = """
@@ -96,7 +98,7 @@ def test_a_text_of_its_own(tmp_path: Path) -> None:
     file = tmp_path / "abel.yaml"
     file.write_text(FILE + 'template: "Question:\\n{problem}\\nAnswer:\\n"\n')
     one = load(str(file))
-    assert (one.name, one.messages("1+1?")) == ("abel", ({"role": "user", "content": "Question:\n1+1?\nAnswer:\n"},))
+    assert (one.name, one.messages("1+1?")) == (str(file), ({"role": "user", "content": "Question:\n1+1?\nAnswer:\n"},))
     tokenizer = Tokenizer(starts="<s>")  # the harness it comes from gives the text to the engine: with the first token
     assert read_back(one, tokenizer) == "<s>Question:\n1+1?\nAnswer:\n"
     assert not read_back(load("greedy"), tokenizer).startswith("<s>")
@@ -107,6 +109,34 @@ def test_a_model_without_a_chat_template() -> None:
     tokenizer.chat_template = None
     with pytest.raises(ConfigError, match=r"protocol greedy: the model has no chat template. Copy greedy.yaml"):
         load("greedy").encode(tokenizer, "1+1?")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "mend"),
+    [
+        ("qwen-math-cot", "use a protocol without `system`, such as greedy; or copy qwen-math-cot.yaml"),
+        ("greedy", "Copy greedy.yaml and write the prompt's text as `template`, with {problem} in it"),
+    ],
+)
+def test_a_chat_template_that_refuses_is_named_with_what_to_do(protocol: str, mend: str) -> None:
+    tokenizer = build_tokenizer("plain")
+    tokenizer.name_or_path = "models/gemma"
+    tokenizer.chat_template = "{{ raise_exception('No such role') }}"
+    with pytest.raises(ConfigError) as caught:
+        load(protocol).encode(tokenizer, "1+1?")
+    said = (
+        f"protocol {protocol}: the chat template of models/gemma refuses its messages (TemplateError: No such role). "
+    )
+    assert str(caught.value).startswith(said)
+    assert mend in str(caught.value)
+
+
+def test_a_file_of_the_users_is_named_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sober.yaml").write_text((protocols.FOLDER / "sober.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    for path in ("./sober.yaml", "sober.yaml", str(tmp_path / "sober.yaml")):
+        assert load(path) == dataclasses.replace(load("sober"), name=path)
+    assert load("sober").name == "sober"
 
 
 def test_a_real_tokenizer_reads_what_its_template_says(tiny_model: Path) -> None:
@@ -123,6 +153,10 @@ def test_samples_graders_and_stops() -> None:
     assert sober.with_samples(32).samples_of("aime24") == sober.with_samples(32).samples_of("gsm8k") == 32
     with pytest.raises(ConfigError, match="samples=0: at least 1"):
         sober.with_samples(0)
+    greedy = protocols.load("greedy")
+    assert greedy.with_samples(1).samples_of("aime24") == 1
+    with pytest.raises(ConfigError, match=r"samples=4: protocol greedy is greedy .temperature 0.*--protocol sober"):
+        greedy.with_samples(4)
     assert sober.grader_of("math") == {"use": "math", "extraction": "lenient"}
     assert sober.grader_of("countdown") == {"use": "countdown"}
     assert load("qwen-math-cot").stop_ids(Tokenizer()) == [7]
@@ -198,5 +232,5 @@ def test_names_nobody_knows() -> None:
 def test_other_versions_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "old.yaml"
     file.write_text(FILE + "versions: {math-verify: '0.1'}\n")
-    with pytest.raises(ConfigError, match=r"protocol old judges with math-verify 0.1, and 0.9.* is installed"):
+    with pytest.raises(ConfigError, match=r"protocol .*old.yaml judges with math-verify 0.1, and 0.9.* is installed"):
         load(str(file)).check_versions()

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from posttrain.comm import SingleProcess
+from posttrain.config.errors import ConfigError
 from posttrain.data.types import Prompt, Score
-from posttrain.evaluation.runner import HeldOut, mean_accuracy, read, write
+from posttrain.evaluation.runner import HeldOut, load_benchmarks, mean_accuracy, read, write
 from posttrain.learner.tiny import build_tokenizer
 from posttrain.rollout.engine import Sampling
 from posttrain.rollout.sampler import Sampler, sample_seed
@@ -91,6 +93,7 @@ def test_a_row_says_everything_a_reader_needs() -> None:
         "tokens": 2,
         "finish": "stop",
         "format": None,
+        "parsed": None,
         "seed": sample_seed(2, "eval", "a", 0),
     }
     assert (second["sample"], second["finish"], second["tokens"], second["reward"]) == (1, "length", 8, 0.0)
@@ -135,3 +138,19 @@ def test_no_file_and_no_rows_read_as_nothing(tmp_path: Path) -> None:
     assert read(tmp_path / "none.parquet") == []
     write(tmp_path / "empty.parquet", [])
     assert read(tmp_path / "empty.parquet") == []
+
+
+def test_benchmarks_of_a_recipe_are_judged_by_its_rewards_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "sums.jsonl"
+    file.write_text(json.dumps({"problem": "2+2=", "answer": "4"}) + "\n")
+
+    def ask(text: str) -> tuple[dict[str, str], ...]:
+        return ({"role": "user", "content": text},)
+
+    assert load_benchmarks([], ask, {"math"}) == {}
+    for named, rewards in ((f"file:{file}", {"mine"}), (f"file:{file}:exact", {"exact", "format"})):
+        assert [p.answer for p in load_benchmarks([named], ask, rewards)["sums"]] == ["4"]
+    with pytest.raises(
+        ConfigError, match=r"eval.bench: sums is judged by exact, and the recipe's rewards are format, math"
+    ):
+        load_benchmarks([f"file:{file}:exact"], ask, {"math", "format"})

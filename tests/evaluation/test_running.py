@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from posttrain.data.types import Prompt
+from posttrain.data.types import Prompt, Score
 from posttrain.evaluation.finish import results_of
-from posttrain.evaluation.jobs import engine_of, job, jobs
+from posttrain.evaluation.jobs import dealt, job, jobs
 from posttrain.evaluation.judges import Judges
 from posttrain.evaluation.running import Bench, Sitting
 from posttrain.evaluation.store import Store
@@ -79,8 +79,22 @@ def test_every_sample_has_its_own_seed_whatever_else_is_asked() -> None:
     assert len({one.seed for one in many}) == len(many)
     assert [one for one in many if one.question == "q3"][:2] == jobs(SEED, "tests", ["q3"], 2)
     assert job(SEED, "others", "q3", 0).seed != job(SEED, "tests", "q3", 0).seed != job(8, "tests", "q3", 0).seed
-    assert {engine_of(one, 3) for one in many} <= {0, 1, 2}
-    assert len({engine_of(one, 3) for one in many if one.question == "q3"}) == 1
+
+
+def test_questions_are_dealt_out_evenly_and_whole() -> None:
+    left = [
+        *jobs(SEED, "aime24", [str(n) for n in range(30)], 2),
+        *jobs(SEED, "math500", [str(n) for n in range(7)], 1),
+    ]
+    engines = dealt(left, 8)
+    of = {(one.bench, one.question): set[int]() for one in left}
+    for one, engine in zip(left, engines, strict=True):
+        of[one.bench, one.question].add(engine)
+    assert all(len(found) == 1 for found in of.values())
+    for bench, counts in (("aime24", {3, 4}), ("math500", {0, 1})):
+        here = [next(iter(found)) for (name, _), found in of.items() if name == bench]
+        assert {here.count(engine) for engine in range(8)} == counts
+    assert dealt(left[1:4], 2) == [0, 1, 1]  # of what is left, wherever the others went
 
 
 def test_rows_say_what_was_said_and_judged(tmp_path: Path, judges: Judges) -> None:
@@ -98,6 +112,9 @@ def test_rows_say_what_was_said_and_judged(tmp_path: Path, judges: Judges) -> No
     }
     assert {key: first[key] for key in wanted} == wanted
     assert (boxless["extracted"], boxless["correct"], boxless["format"]) == (None, False, False)
+    assert (first["parsed"], boxless["parsed"]) == (True, None)
+    assert results["tests"]["rates"]["no_answer"] == pytest.approx(3 / 18)
+    assert results["tests"]["rates"]["unparseable"] == 0.0
     assert results["tests"]["accuracy"]["mean"] == pytest.approx(2 / 3)
     assert results["tests"]["maj_at_k"]["3"]["value"] == 1.0
     assert results["tests"]["rates"]["malformed"] == pytest.approx(3 / 18)
@@ -109,6 +126,31 @@ def test_the_table_does_not_depend_on_how_many_engines_there_are(tmp_path: Path,
     assert (others, same) == (rows, results)
     assert sum(len(one.requests) for one in fleet.engines) == len(rows)  # type: ignore[attr-defined]
     assert sum(bool(one.requests) for one in fleet.engines) > 1  # type: ignore[attr-defined]
+
+
+def test_an_answer_that_the_verifier_could_not_bear_is_not_looked_for(tmp_path: Path) -> None:
+    class Judges:
+        """No verdict on the first sample, a wrong one on the others."""
+
+        def __init__(self) -> None:
+            self.waiting: list[tuple[int, Score]] = []
+
+        def submit(self, key: int, *_: Any) -> None:
+            lost = Score(value=None, status="timeout" if key == 0 else "error")
+            self.waiting.append((key, Score(value=0.0) if key > 1 else lost))
+
+        def ready(self) -> list[tuple[int, Score]]:
+            done, self.waiting = self.waiting, []
+            return done
+
+    with Store(tmp_path) as store:
+        store.open({})
+        store.write_questions("tests", [{"question": q} for q in QUESTIONS])
+        at = sitting(store, Judges())  # type: ignore[arg-type]
+        at.run(Fleet([engine()]), at.left(), lambda done, total: None)
+        rows = store.rows("m", "tests")
+    assert [row["extracted"] for row in rows[:3]] == [None, None, "2"]
+    assert all(row["status"] == "ok" for row in rows[2:])
 
 
 def test_a_resumed_evaluation_does_only_what_is_left(tmp_path: Path, judges: Judges) -> None:

@@ -33,8 +33,9 @@ def test_its_width_is_what_theory_says() -> None:
     scores = coins(0)
     questions, samples = scores.shape
     means = scores.mean(1)
-    between, within = means.var() / questions, (scores.var(1) / samples).mean() / questions
-    for over, variance in (("questions", between), ("samples", within), ("both", between + within)):
+    between, drawn = means.var() / questions, (scores.var(1) / samples).mean() / questions
+    within = drawn * samples / (samples - 1)  # what the samples of another run vary by
+    for over, variance in (("questions", between), ("samples", within), ("both", between + drawn)):
         found = interval(scores, over)  # type: ignore[arg-type]
         assert half(found) == pytest.approx(1.96 * variance**0.5, rel=0.04)
         narrow = interval(scores, over, level=0.5)  # type: ignore[arg-type]
@@ -50,10 +51,29 @@ def test_it_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.91 <= np.mean(inside) <= 0.98
 
 
+@pytest.mark.parametrize("samples", [2, 3, 4])
+def test_another_run_of_few_samples_lies_inside_as_often_as_it_says(samples: int) -> None:
+    inside = []
+    for seed in range(400):
+        rng = np.random.default_rng([seed, samples])
+        chances = rng.random((60, 1))
+        found = interval(rng.random((60, samples)) < chances, "samples", resamples=400)
+        inside.append(found.low <= chances.mean() <= found.high)
+    assert 0.91 <= np.mean(inside) <= 0.98
+
+
 def test_ragged_questions_are_drawn_from_their_own_samples() -> None:
     scores = [[5.0], [1.0, 1.0, 1.0], [0.0, 4.0]]
-    found = interval(scores, "samples")  # only the last can vary: 0, 2 or 4
-    assert found == Interval(mean=8 / 3, low=2.0, high=pytest.approx(10 / 3), level=0.95)  # type: ignore[arg-type]
+    found = interval(scores, "samples")  # only the last can vary: 0, 2 or 4, and sqrt(2) times as far from 2
+    low, high = (8 - 8**0.5) / 3, (8 + 8**0.5) / 3
+    assert found == Interval(mean=8 / 3, low=pytest.approx(low), high=pytest.approx(high), level=0.95)  # type: ignore[arg-type]
+
+
+def test_no_bound_lies_beyond_what_a_score_can_be() -> None:
+    found = interval([[True, False]], "samples")
+    assert (found.low, found.high) == (0.0, 1.0)
+    apart = paired_difference([[True, False]], [[False, True]], "samples")
+    assert (apart.low, apart.high) == (-1.0, 1.0)
 
 
 def test_the_seed_decides_and_nothing_else() -> None:
@@ -130,8 +150,9 @@ def test_pairing_removes_what_the_questions_have_in_common() -> None:
 def test_the_width_of_a_difference_is_what_theory_says() -> None:
     a, b = coins(3), coins(4, samples=5)
     d = a.mean(1) - b.mean(1)
-    within = ((a.var(1) / 8).mean() + (b.var(1) / 5).mean()) / len(d)
-    for over, variance in (("questions", d.var() / len(d)), ("samples", within), ("both", d.var() / len(d) + within)):
+    between, drawn = d.var() / len(d), ((a.var(1) / 8).mean() + (b.var(1) / 5).mean()) / len(d)
+    within = ((a.var(1, ddof=1) / 8).mean() + (b.var(1, ddof=1) / 5).mean()) / len(d)
+    for over, variance in (("questions", between), ("samples", within), ("both", between + drawn)):
         found = paired_difference(a, b, over)  # type: ignore[arg-type]
         assert found.mean == pytest.approx(d.mean())
         assert half(found) == pytest.approx(1.96 * variance**0.5, rel=0.04)

@@ -108,6 +108,19 @@ def test_a_broken_model_may_be_mended() -> None:
     ]
 
 
+def test_a_model_that_breaks_and_comes_back_is_the_one_it_was(tmp_path: Path) -> None:
+    """Else samples of two models would lie under one name."""
+    broken = changed(models=[{"key": "a", "hash": "", "failed": "gone"}, ASKED["models"][1]])
+    for asked in (broken, ASKED, broken, broken):  # never there; there; gone
+        opened(tmp_path, asked)[0].close()
+    assert Store(tmp_path).asked()["models"] == ASKED["models"]
+    with pytest.raises(ConfigError, match=r'models\.a\.hash: "1" -> "3"'):
+        Store(tmp_path).open(changed(models=[{**ASKED["models"][0], "hash": "3"}, ASKED["models"][1]]))
+    store, resumed = opened(tmp_path)
+    assert resumed
+    store.close()
+
+
 def test_overwrite_replaces_what_an_evaluation_wrote_and_nothing_else(tmp_path: Path) -> None:
     store, _ = opened(tmp_path)
     store.append("a", "amc23", row("q", 0))

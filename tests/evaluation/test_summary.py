@@ -9,6 +9,7 @@ from posttrain.evaluation.chances import pass_at_k
 from posttrain.evaluation.majority import maj_at_k
 from posttrain.evaluation.spread import interval
 from posttrain.evaluation.summary import accuracy, mark, some_ks, summarize
+from posttrain.evaluation.table import remarks
 
 
 def rows(question: str, verdicts: str) -> list[dict[str, Any]]:
@@ -23,6 +24,8 @@ def rows(question: str, verdicts: str) -> list[dict[str, Any]]:
             "tokens": 10 * (i + 1),
             "finish": "length" if letter == "l" else "stop",
             "format": letter != "w",
+            "extracted": None if letter == "l" else letter,
+            "parsed": None if letter == "l" else letter != "w",
         }
         for i, letter in enumerate(verdicts)
     ]
@@ -46,7 +49,8 @@ def test_the_numbers_are_those_of_the_metrics() -> None:
         assert found["maj_at_k"][str(k)]["value"] == pytest.approx(sum(maj_at_k(CLUSTERS[q], 0, k) for q in "abc") / 3)
     assert found["pass_at_k"]["1"]["low"] <= found["accuracy"]["mean"] <= found["pass_at_k"]["1"]["high"]
     assert found["distinct"] == pytest.approx((2 + 3 + 2) / 3)
-    assert found["rates"] == {"truncated": 1 / 12, "malformed": 6 / 12, "unparseable": 0.0, "failed": 0.0}
+    wanted = {"truncated": 1 / 12, "malformed": 6 / 12, "no_answer": 1 / 12, "unparseable": 6 / 12, "failed": 0.0}
+    assert found["rates"] == wanted
     assert found["lengths"]["mean"] == 25.0
     assert found["per_question"]["a"] == {"correct": 2, "judged": 4, "maj": 1.0, "distinct": 2, "tokens": 25.0}
     assert found["marked"] is None
@@ -61,10 +65,36 @@ def test_a_sample_without_a_verdict_is_neither_right_nor_wrong() -> None:
     some = [*rows("a", "rtw"), *rows("b", "rrr"), *rows("c", "ttt")]
     found = summarize(some, {"a": [0, None, 1], "b": [0, 0, 0], "c": [1, 2, 3]}, 0.5)
     assert found["accuracy"]["mean"] == pytest.approx((1 / 2 + 1) / 2)  # c is left out
-    assert list(found["pass_at_k"]) == ["1", "2"]  # as many as all have
+    assert list(found["pass_at_k"]) == ["1", "2"]  # as many as nine in ten have
     assert (found["unjudged"], found["unjudged_questions"], found["rates"]["failed"]) == (4, 1, 4 / 9)
     assert found["per_question"]["c"] == {"correct": 0, "judged": 0, "maj": None, "distinct": None, "tokens": 20.0}
     assert found["marked"] is None
+
+
+def test_one_lost_sample_does_not_cut_the_curves() -> None:
+    letters = ["rwwt", *["rwww", "rrww", "wwww"] * 3]
+    some = [row for n, of in enumerate(letters) for row in rows(f"q{n}", of)]
+    found = summarize(some, {f"q{n}": [0, 1, 2, 3] for n in range(10)}, 0.05)
+    curve = found["pass_at_k"]
+    assert list(curve) == ["1", "2", "3", "4"]
+    assert "questions" not in curve["3"]
+    right = [of.count("r") for of in letters]
+    three = (pass_at_k(3, 1, 3) + sum(pass_at_k(4, c, 3) for c in right[1:])) / 10
+    assert curve["3"]["value"] == pytest.approx(three)
+    assert curve["4"]["value"] == pytest.approx(6 / 9)
+    assert curve["4"]["questions"] == 9
+    assert curve["4"]["low"] < 6 / 9 < curve["4"]["high"]
+    results = {"models": {"m": {"failed": None, "benchmarks": {"b": found}}}}
+    assert ("note: ", "m, b: pass@4 rests on 9 of 10 questions: the others have fewer verdicts") in remarks(results)
+
+
+def test_where_many_have_lost_samples_the_curve_ends_and_says_so() -> None:
+    some = [row for n in range(10) for row in rows(f"q{n}", "rwwt" if n < 2 else "rwww")]
+    found = summarize(some, {}, 0.5)
+    assert list(found["pass_at_k"]) == ["1", "2", "3"]
+    results = {"models": {"m": {"failed": None, "benchmarks": {"b": found}}}}
+    said = [text for _, text in remarks(results)]
+    assert "m, b: pass@k ends at k = 3 of 4: for more, too few questions have enough verdicts" in said
 
 
 def test_too_many_of_them_mark_the_result() -> None:

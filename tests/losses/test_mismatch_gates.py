@@ -226,7 +226,7 @@ def test_a_ratio_against_the_engine_is_not_weighed_by_it_again(gate: str, term: 
 
 @pytest.mark.parametrize("gate", ["truncated_is", "masked_is", "reject", "off_policy_mask"])
 def test_rows_that_no_engine_sampled_are_refused(gate: str) -> None:
-    part = f"objective.other={{term: nll, rows: [policy, expert], gates: [{gate}]}}"
+    part = f"objective.other={{term: nll, rows: [policy, expert], gates: [correct, {gate}]}}"
     with pytest.raises(ConfigError, match=rf"objective\.other\.rows: {gate} compares .* expert rows have none"):
         load_recipe("quickstart", [part, "mixes.e=expert_mix"])
     load_recipe("quickstart", [part.replace("policy, expert", "policy")])

@@ -9,6 +9,8 @@ import pytest
 from loss_views import slope, table_view
 
 from posttrain.comm import SingleProcess
+from posttrain.config.algorithms import load_algorithm
+from posttrain.config.errors import ConfigError
 from posttrain.losses.objective import Objective, Part
 from posttrain.losses.supervised import NLL, Correct
 from posttrain.stats.columns import LOGP
@@ -43,3 +45,39 @@ def test_nothing_correct_gives_a_loss_of_nothing(scope: Any) -> None:
     loss = objective(view, objective.prepare(view, ONE))
     assert float(loss.detach()) == 0.0
     assert slope(loss, view) == [0.0, 0.0]
+
+
+# ---- what is refused ----
+@pytest.mark.parametrize("gate", ["informative_tokens", "top_cov", "clip_cov", "truncated_is", "high_entropy"])
+@pytest.mark.parametrize("rows", ["policy", "hinted"])
+def test_no_other_gate_keeps_wrong_answers_out(gate: str, rows: str) -> None:
+    part = {"term": "nll", "rows": [rows], "weight": 0.1}
+    words = (
+        rf"objective\.more\.gates: .* \({rows}\) also the wrong ones.* Set objective\.more\.gates=\[correct, {gate}\]"
+    )
+    with pytest.raises(ConfigError, match=words):
+        load_algorithm("guide", {"objective.more": {**part, "gates": [gate]}})
+    load_algorithm("guide", {"objective.more": {**part, "gates": ["correct", gate]}})
+
+
+def test_sampled_rows_and_an_experts_are_two_parts() -> None:
+    part = {"term": "nll", "rows": ["policy", "expert"]}
+    with pytest.raises(ConfigError, match=r"Set objective\.more\.rows=\[expert\], and give the others a part"):
+        load_algorithm("chord_mu", {"objective.more": part})
+    with pytest.raises(ConfigError, match=r"gates\.0: .* Set objective\.more\.rows=\[policy\] and give the expert"):
+        load_algorithm("chord_mu", {"objective.more": {**part, "gates": ["correct"]}})
+
+
+@pytest.mark.parametrize(
+    ("gate", "words"),
+    [
+        ("correct", "expert rows are not judged: none of them passes"),
+        ("informative_tokens", "informative_tokens chooses by advantages, and expert rows have none"),
+        ("top_cov", "top_cov chooses by advantages, and expert rows have none"),
+        ("clip_cov", "clip_cov chooses by advantages, and expert rows have none"),
+    ],
+)
+def test_gates_that_read_what_an_experts_rows_have_not(gate: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"objective\.expert\.gates\.0: .*{words}.* from objective\.expert\.gates"):
+        load_algorithm("chord_mu", {"objective.expert.gates": [gate]})
+    load_algorithm("chord_mu", {"objective.expert.gates": ["high_entropy"]})

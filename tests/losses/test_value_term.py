@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from loss_views import actions, slope, table_view, values, watched
 
+from posttrain.config.algorithms import load_algorithm
 from posttrain.config.errors import ConfigError
 from posttrain.config.load import load_recipe
 from posttrain.losses.api import View
@@ -65,3 +66,18 @@ def test_an_advantage_that_makes_no_returns_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"objective\.value.*makes none\. Set advantage: gae"):
         load_recipe("quickstart", overrides)
     load_recipe("quickstart", [*overrides, "advantage={use: gae}"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "rest"), [("policy, expert", "policy"), ("expert", "policy"), ("hinted, aux", "hinted")]
+)
+def test_rows_without_returns_are_refused(rows: str, rest: str) -> None:
+    overrides = {
+        "mixes": {"expert": "expert_mix", "aux": "entropy_control"},
+        "objective.expert": {"rows": ["expert"], "term": "nll"},
+        "objective.aux": {"rows": ["aux"], "term": "ppo_clip"},
+    }
+    load_algorithm("guide_ppo", overrides)
+    words = rf"objective\.value\.rows: .* have none.* Set objective\.value\.rows=\[{rest}\]"
+    with pytest.raises(ConfigError, match=words):
+        load_algorithm("guide_ppo", {**overrides, "objective.value.rows": rows.split(", ")})

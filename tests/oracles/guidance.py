@@ -87,10 +87,11 @@ def guide(inputs: Inputs, held=None, **more) -> Answer:
 
 @oracle
 def guide_ppo(inputs: Inputs, held=None, *, kl=0.0, estimator="k1", gamma=1.0, lam=0.95, clip=0.2, **more) -> Answer:
-    """Guide with PPO's advantages, whitened over everything that was sampled, and its critic."""
+    """Guide with PPO's advantages, whitened over the groups that are trained on, and its critic."""
     x, origin, keep = kinds(inputs, held)
     added = shaped(x, kl, estimator)
-    advantage, returns = advantages.gae(x.rewards, added, x.old_values, x.mask, gamma, lam, None, None, True)
-    mask = rows(x, x.rewards, keep)
+    own = [r if kept else math.nan for r, kept in zip(x.rewards, keep, strict=True)]
+    advantage, returns = advantages.gae(own, added, x.old_values, x.mask, gamma, lam, None, None, True)
+    mask = rows(x, own)
     value = {"returns": returns, "clip": clip}
     return total(x, mask, advantage, lambda c: guided(x, origin, mask, advantage, c, **more), "token_mean", value=value)

@@ -138,6 +138,26 @@ def test_knights_and_knaves_on_their_data(name: str) -> None:
         assert judged("knights_knaves", one_off, answer).parts["people"] == (len(lines) - 1) / len(lines)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no-" * 30_000,
+        "\\boxed{" + "no-" * 30_000 + "}",
+        "Zoey is" + " " * 90_000,
+        "x: " * 30_000,
+        "Zoey is a knave\n" * 9000,
+    ],
+    ids=lambda text: ascii(text[:9]),
+)
+def test_who_is_who_takes_no_longer_than_the_text(text: str) -> None:
+    reward = REWARDS.build("knights_knaves", "reward")
+    prompt = Prompt(id="p", source="t", messages=(), answer="Zoey is a knave\nBob is a knight")
+    began = time.process_time()
+    assert not reward(text, prompt).correct
+    reward.answer(text, prompt)
+    assert time.process_time() - began < 0.5
+
+
 @pytest.mark.parametrize("name", ["exact", "choice", "length", "repetition", "countdown", "knights_knaves"])
 @pytest.mark.parametrize(
     "text",

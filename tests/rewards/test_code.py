@@ -129,6 +129,37 @@ def test_unittest_source() -> None:
     assert "not defined" in run(ADD, UNITTEST.replace("from solution import Stack, Empty\n", "")).detail
 
 
+SKIPS = """
+import unittest
+class Test(unittest.TestCase):
+    def test_add(self): self.assertEqual(add(1, 2), 3)
+    def test_later(self):
+        add(1, 2)
+        self.skipTest('not now')
+    @unittest.expectedFailure
+    def test_known(self): self.assertEqual(add(1, 2), 5)
+    def test_parts(self):
+        for i in range(3):
+            with self.subTest(i=i):
+                if i == 1: self.skipTest('not this one')
+                self.assertEqual(add(i, 1), i + 1)
+"""
+
+
+def test_skips_and_expected_failures_count_as_for_unittest() -> None:
+    assert run(ADD, SKIPS).value == 1.0
+    assert run("def add(a, b): return 3 if b == 2 else 0", SKIPS, {"fraction": True}).value == pytest.approx(2 / 3)
+    assert run("def add(a, b): return 5", SKIPS, {"fraction": True}).value == 0.0  # what nobody expects
+    assert run("import os\ndef add(a, b): os._exit(0)", SKIPS, {"fraction": True}).value == 0.0
+    raised = run("import unittest\ndef add(a, b): raise unittest.SkipTest", SKIPS, {"fraction": True})
+    assert raised.value == 0.25  # of four: the expected failure
+    later = "import unittest\nclass Test(unittest.TestCase):\n    def test(self):\n        {}self.skipTest('later')"
+    assert run(ADD, later.format("")).status == "unparseable"
+    asked = run(ADD, later.format("add(1, 2); "))
+    assert (asked.value, asked.status) == (0.0, "ok")
+    assert "every test was skipped" in asked.detail
+
+
 PAIRS = [
     {"input": "2\n3 4\n5 6\n", "output": "7\n11\n"},
     {"input": "1\n1 1\n", "output": "2\n"},
@@ -186,7 +217,10 @@ def test_output_is_compared_line_by_line(wanted: str, printed: str, same: bool) 
     ("completion", "code"),
     [
         ("```python\nx\n```", "x\n"),
-        ("a\n```py\nx\n```\nb\n``` \ny\nz\n```\nend", "y\nz\n"),
+        ("a\n```\nx\n```\nb\n``` \ny\nz\n```\nend", "y\nz\n"),
+        ("```py\nx\n```\nOutput:\n```\n4\n```", "x\n"),
+        ("```\ny\n```\n```py3\nx\n```\n```\n4\n```", "x\n"),
+        ("```\nx\n```\n```text\n4\n```", "x\n"),
         ("```python\nx\n```\n```python\ny", "x\n"),
         ("```python\nx\n```\n```cpp\ny\n```", "x\n"),
         ("```Python3 title\nx\n```", "x\n"),

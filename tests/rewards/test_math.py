@@ -31,7 +31,7 @@ WRONG = [(case["reference"], answer) for case in CASES for answer in case["wrong
 def test_right(gold, answer):
     result = score(f"We think. So it is $\\boxed{{{answer}}}$.", gold)
     assert (result.value, result.correct, result.status) == (1.0, True, "ok")
-    assert result.parts == {"format": 1.0}
+    assert result.parts == {"format": 1.0, "parsed": 1.0}
 
 
 @pytest.mark.parametrize(("gold", "answer"), WRONG)
@@ -56,6 +56,39 @@ def test_wrong(gold, answer):
 def test_no_box(completion):
     result = score(completion, "72")
     assert (result.value, result.parts, result.detail) == (0.0, {"format": 0.0}, "no \\boxed{}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "read"),
+    [
+        ("\\frac{}", 0.0),
+        ("71+", 0.0),
+        ("?", 0.0),
+        ("7\x002", 0.0),
+        ("9^{9^{9^{9}}}", 0.0),
+        ("7" * 2001, 0.0),
+        ("3, \\frac{}", 0.0),
+        ("71", 1.0),
+        ("x+1", 1.0),
+        ("I do not know", 1.0),  # words can be an answer
+        ("71, 73", 1.0),
+    ],
+    ids=lambda value: ascii(value)[:20],
+)
+def test_a_wrong_answer_says_whether_it_could_be_read(answer, read):
+    result = score(f"\\boxed{{{answer}}}", "72")
+    assert (result.value, result.status, result.parts) == (0.0, "ok", {"format": 1.0, "parsed": read})
+
+
+def test_an_answer_of_many_values_is_looked_at_in_part():
+    began = time.process_time()
+    many = ", ".join(f"a_{{{i}}}" for i in range(200))
+    assert score(f"\\boxed{{{many}}}", "72").parts["parsed"] == 1.0
+    assert time.process_time() - began < 3.0
+
+
+def test_where_there_is_no_answer_nothing_is_said_about_it():
+    assert score("\\boxed{}", "72").parts == {"format": 1.0}
 
 
 def test_the_last_box_counts_and_the_others_are_recorded():
@@ -112,6 +145,23 @@ DEEP = 100_000
         "\\boxed{72\ud800}",
         "\ud800\\boxed{\udfff}",
         "\\boxed{9**9**9**9}",
+        "\\boxed{((9^{9999})^{9999})^{9999}}",
+        "\\boxed{10^{999!}}",
+        "\\boxed{10^{9999\\cdot 9999}}",
+        "\\boxed{10^{9e9}}",
+        "\\boxed{e^{99!}}",
+        "\\boxed{\\binom{9999}{5000}^{9999}}",
+        "\\boxed{(\\frac{1}{3})^{9999 \\times 9999}}",
+        "\\boxed{9!^{9!}}",
+        "\\boxed{10^{\\frac{1}{10^{-9}}}}",
+        "\\boxed{\\Gamma(9999999)}",
+        "\\boxed{\\sinh(10^9)}",
+        "\\boxed{" + "\\frac" * 390 + "1}",
+        "\\boxed{" + "\\exp" * 480 + "1}",
+        "\\boxed{" + ")" * 900 + "(" * 900 + "}",
+        "\\boxed{" + "2^" * 140 + "2}",
+        "\\boxed{(1+i)^{9999}}",
+        "\\boxed{\\cos^{9999}(1)}",
         "\\boxed{9^{9^{9^{9}}}}",
         "\\boxed{9^9^9^9}",
         "\\boxed{10^{10^{10}}}",
@@ -214,7 +264,20 @@ def test_words_and_sizes():
     assert words("\\text{No Solution}") == words("no solution") == "nosolution"
     assert words("xy") is words("2x") is words("\\sin x") is words("\\infty") is None
     assert oversized("x^{2}") is oversized("2^{1000}") is oversized("e^{x^2}") is oversized("5!") is None
-    assert all(map(oversized, ("2^{100000}", "2^{2^{10}}", "(((" * 10)))
+    assert all(map(oversized, ("2^{100000}", "2^{2^{30}}", "(((" * 10)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2^{100}", "3^{2^5}", "10^{-34}", "\\binom{10}{3}^2", "2^{3\\cdot 4}", "x^{2n!}", "2^{2^{10}}", "n^{n^n}", "2^{2000-976}",
+        "2^{n(n-1)/2}", "\\frac{100!}{50!50!}", "2^{2023/2}", "\\left(\\frac{364}{365}\\right)^{23}",
+    ],
+)  # fmt: skip
+def test_large_but_not_too_large(text):
+    assert oversized(text) is None
+    assert score(f"\\boxed{{{text}}}", text).value == 1.0
+    assert score(f"\\boxed{{{text}+1}}", text).value == 0.0
 
 
 TAGGED = {"use": "format", "tags": ["think", "answer"]}

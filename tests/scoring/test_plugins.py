@@ -18,6 +18,7 @@ from posttrain.config.load import load_recipe
 from posttrain.config.registries import REWARDS
 from posttrain.data.types import Prompt
 from posttrain.scoring.api import Outcome, judge, to_score
+from posttrain.scoring.scorer import Scorer
 
 PLAIN = """
 import asyncio
@@ -243,3 +244,124 @@ def test_rewards_beside_a_recipe_are_known_from_elsewhere(
     tested = command(elsewhere, "test", plain(project), *beside)
     assert "has no examples of its own" in tested.stdout
     assert command(elsewhere, "show", "lengths").returncode == 2
+
+
+PARTIAL = """
+import functools
+
+def base(completions, answer, k=1.0, **kw):
+    return [k * float(c == a) for c, a in zip(completions, answer)]
+
+score = functools.partial(base, k=2.0)
+EXAMPLES = [("7", {"answer": "7"}, 2.0)]
+"""
+OBJECT = """
+class Punish:
+    def __init__(self, most):
+        self.most = most
+
+    def __call__(self, completion_ids: list[list[int]], **kwargs) -> list[float]:
+        \"""Not too long.\"""
+        return [-float(len(ids) > self.most) for ids in completion_ids]
+
+punish_long = Punish(2)
+"""
+
+
+def test_a_partial_called_score_is_the_reward_of_its_file(project: Path) -> None:
+    (project / "rewards" / "part.py").write_text(PARTIAL)
+    for use in ("part", "./rewards/part.py", "./rewards/part.py:score"):
+        reward = REWARDS.build(use, "reward")
+        assert [expected for _, _, expected in reward.examples()] == [2.0]
+        with Scorer({"part": (reward, 1.0)}) as scorer:
+            assert [score.value for score in scorer.score([("7", prompt()), ("8", prompt())])] == [2.0, 0.0]
+    assert judge(REWARDS.build({"use": "part", "k": 3.0}, "reward"), "7", prompt()).value == 3.0
+    (project / "rewards" / "part.py").rename(project / "rewards" / "parts.py")
+    (project / "rewards" / "parts.py").write_text(PARTIAL.replace("score =", "strict ="))
+    with pytest.raises(ConfigError, match="several rewards: base, strict"):
+        REWARDS.build("parts", "reward")
+
+
+def test_an_object_that_can_be_called_is_a_reward(project: Path) -> None:
+    (project / "rewards" / "punish.py").write_text(OBJECT)
+    about = prompt(completion_ids=[1, 2, 3])
+    for use in ("punish", "./rewards/punish.py:punish_long"):
+        reward = REWARDS.build(use, "reward")
+        with Scorer({"punish": (reward, 1.0)}) as scorer:
+            assert [score.value for score in scorer.score([("x", about)])] == [-1.0]
+    assert (type(reward).__doc__, type(reward).__name__) == ("Not too long.", "Punish")
+
+
+def test_one_that_trl_makes_is_a_reward(project: Path) -> None:
+    pytest.importorskip("trl.rewards")
+    text = "from trl.rewards import get_soft_overlong_punishment\nshort = get_soft_overlong_punishment(100, 20)\n"
+    (project / "rewards" / "soft.py").write_text(text)
+    assert judge(REWARDS.build("soft", "reward"), "x", prompt(completion_ids=[1] * 90)).value == -0.5
+
+
+def test_a_second_verifier_beside_the_recipe_is_found_from_anywhere(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = "second: {use: second_opinion, share: 1.0, verifier: {use: lengths}}"
+    (project / "run.yaml").write_text(f"extends: quickstart\nreward:\n  correct: {{use: exact}}\n  {second}\n")
+    monkeypatch.chdir("/")
+    loaded = load_recipe(project / "run.yaml")
+    assert loaded.resolved["reward"]["second"]["verifier"]["use"] == f"{project}/rewards/lengths.py:reward_len"
+    assert judge(loaded.recipe.reward["second"].reward.verifier, "abc", prompt("1")).value == 2.0
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("def score(completion:\n    return 1", 1, "SyntaxError: '(' was never closed"),
+        ("x = 1\nimport no_such_module", 2, "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def f():\n    return nothing\n\nf()", 2, "NameError: name 'nothing' is not defined"),
+        ("import sys\nsys.exit(0)", 2, "SystemExit: 0"),
+    ],
+)
+def test_a_file_that_does_not_run_is_named_with_its_line(
+    project: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    line: int,
+    message: str,
+) -> None:
+    file = project / "rewards" / f"broken_{line}_{len(text)}.py"
+    file.write_text(text)
+    assert main(["rewards", "show", file.stem]) == 2
+    shown = capsys.readouterr().err
+    assert f"{file}:{line}: {message}. Mend it" in " ".join(shown.split())
+    assert "Traceback" not in shown
+    monkeypatch.syspath_prepend(str(project / "rewards"))
+    for use in (f"{file.stem}.score", f"{file.stem}:score"):
+        with pytest.raises(ConfigError, match="cannot be imported"):
+            REWARDS.build(use, "reward")
+
+
+def test_an_entry_point_to_nothing_is_an_error_in_words(tmp_path: Path) -> None:
+    (tmp_path / "ours.py").write_text(TRL)
+    info = tmp_path / "ours-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ours\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[posttrain.rewards]\nours = ours:nothing\n")
+    done = command(tmp_path, "show", "ours", path=tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "says is ours:nothing" in " ".join(done.stderr.split())
+    assert "has no attribute 'nothing'" in " ".join(done.stderr.split())
+
+
+def test_a_function_that_forgets_to_return_does_not_pass(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "rewards" / "forgets.py").write_text(
+        "def score(completion, answer, **columns):\n    completion == answer\n"
+    )
+    assert main(["rewards", "test", "forgets"]) == 1
+    assert "FAIL a value: never: all were skipped" in capsys.readouterr().out
+    assert main(["rewards", "test", "hacking"]) == 0  # a guard gives none
+
+
+def test_hostile_input_comes_with_what_a_run_tells_of_it(project: Path) -> None:
+    (project / "rewards" / "ids.py").write_text(
+        "def score(completion_ids, tokens, truncated): return [-float(tokens[0])]\n"
+    )
+    assert main(["rewards", "test", "ids"]) == 0

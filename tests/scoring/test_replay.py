@@ -19,6 +19,7 @@ from posttrain.config.load import load_recipe
 from posttrain.data.facts import with_facts
 from posttrain.data.types import Group, Prompt, Rollout
 from posttrain.run import Run
+from posttrain.scoring.functions import columns_of, prompt_of
 from posttrain.scoring.scorer import scorer_of
 from posttrain.telemetry.guards import Guards, RunStopped
 from posttrain.telemetry.metrics import RATES, StepMetrics
@@ -154,3 +155,15 @@ def test_within_the_budget_the_run_goes_on(folder: Path) -> None:
     record(loaded, out, step_of(loaded.recipe, "7", "8", "raise", "unparseable"))
     assert json.loads((out / "failed.jsonl").read_text())["completion"] == "raise"
     assert json.loads((out / "metrics.jsonl").read_text())["reward/error_rate"] == 0.25
+
+
+def test_the_row_tells_rewards_what_the_training_told_them() -> None:
+    columns = {"solution": ["a", "list"], "source": "their own", "level": "Level 5", "unit": "cm"}
+    prompt = Prompt(id="p", source="t.jsonl", messages=(), answer="7", level=5, columns=columns)
+    ids = np.arange(3)
+    rollout = Rollout(prompt_ids=ids, response_ids=ids, sampler_logp=np.zeros(3, dtype=np.float32), text="x")
+    metrics = StepMetrics(STEP + 1)
+    metrics.groups([Group(prompt=prompt, rollouts=(rollout,))])
+    row = json.loads(metrics.notes["failed_row"])
+    assert (row.pop("completion"), row.pop("id")) == ("x", "p/0")
+    assert columns_of(prompt_of(row, "p")) == columns_of(with_facts(prompt, ids, False, STEP))

@@ -45,7 +45,7 @@ def asked(sandbox: Sandbox, order: dict[str, Any]) -> dict[str, Any]:
 def test_the_self_test_passes_and_tries_what_it_says(sandbox: Sandbox) -> None:
     selftest.prove(sandbox)
     order = {"parent": os.getpid(), "secret": "/none", "outside": "/none/x", "name": "none", "port": 1}
-    found = asked(sandbox, order | {"memory_mb": 512, "scratch_mb": 1})
+    found = asked(sandbox, order | {"memory_mb": 512, "scratch_mb": 1, "threads": 16})
     assert found["done"] == found["failed"] == []
     assert len(found["tried"]) >= 20
 
@@ -66,7 +66,13 @@ print(json.dumps([name for name, one in attempts.items() if not probe._succeeds(
         local.bind(f"\0{tmp_path}"[:90])
         local.listen()
         order = {"parent": os.getpid(), "secret": str(tmp_path / "secret"), "outside": str(tmp_path / "out")}
-        order |= {"port": server.getsockname()[1], "name": str(tmp_path)[:89], "memory_mb": 16, "scratch_mb": 1}
+        order |= {
+            "port": server.getsockname()[1],
+            "name": str(tmp_path)[:89],
+            "memory_mb": 16,
+            "scratch_mb": 1,
+            "threads": 16,
+        }
         done = subprocess.run(
             [sys.executable, "-c", code, json.dumps(order)],
             capture_output=True,
@@ -85,6 +91,36 @@ def test_a_hole_is_found(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> N
     monkeypatch.setattr(selftest, "_asked", lambda s, o: {"done": [], "failed": ["start a thread"]})
     with pytest.raises(SandboxError, match="inside one cannot start a thread"):
         selftest.prove(sandbox)
+
+
+def test_threads_that_nobody_counts_are_a_hole(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> None:
+    monkeypatch.setattr(launch, "_threads", lambda handle: 0)
+    with pytest.raises(SandboxError, match="from inside one can run more threads than it may"):
+        selftest.prove(sandbox)
+
+
+CROWD = """
+import ctypes, threading, time
+ctypes.CDLL(None).mallopt(-8, 1)
+threading.stack_size(32768)
+def crowd(n, seconds):
+    all = [threading.Thread(target=time.sleep, args=(seconds,), daemon=True) for _ in range(n)]
+    for one in all: one.start()
+    for one in all: one.join()
+def add(a, b):
+    crowd(4000, 3)
+    return a + b
+"""
+
+
+def test_threads_are_counted(sandbox: Sandbox) -> None:
+    printed = judge.run_program(sandbox, CROWD + "crowd(100, 0.2)\nprint(1)", "", Limits(), 5.0)
+    assert (printed.text, printed.error) == ("1\n", "")
+    printed = judge.run_program(sandbox, CROWD + "crowd(4000, 3)\nprint(1)", "", Limits(), 20.0)
+    assert (printed.text, printed.error) == ("", "more than 128 threads at once")
+    tested = judge.run_tests(sandbox, CROWD, PLAN, Limits(), 20.0, True)
+    assert tested.passed == 0
+    assert "more than 128 threads at once" in tested.detail
 
 
 def test_tests_and_programs_run(sandbox: Sandbox) -> None:

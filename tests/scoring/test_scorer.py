@@ -204,7 +204,7 @@ def test_the_built_in_rewards_run_in_workers():
         ]
         right, wrong, broken = scorer.score(items)
     assert (right.value, right.correct) == (1.5, True)
-    assert right.parts == {"correct": 1.0, "correct/format": 1.0, "shape": 1.0}
+    assert right.parts == {"correct": 1.0, "correct/format": 1.0, "correct/parsed": 1.0, "shape": 1.0}
     assert (wrong.value, wrong.correct) == (0.0, False)
     assert (broken.value, broken.status, broken.parts["shape"]) == (None, "unparseable", 1.0)
     assert broken.detail.startswith("correct: ")

@@ -42,12 +42,42 @@ def test_a_weight_follows_the_step_and_an_evaluation_has_the_last() -> None:
 
 @pytest.mark.parametrize(
     ("gate", "value", "counted"),
-    [(1.0, 1.5, 0.5), (2.0, 2.5, 0.5), (0.5, 0.5, 0.0), (0.0, 0.0, 0.0), (None, 0.0, 0.0)],
+    [(1.0, 1.5, 0.5), (2.0, 2.5, 0.5), (0.5, 0.5, 0.0), (0.0, 0.0, 0.0), (None, None, 0.0)],
 )
 def test_a_gate_lets_through_what_the_other_accepts(gate: float | None, value: float, counted: float) -> None:
     score = judged(right=of(gate), short=of(0.5, only_if="right"))
     assert score.value == value
     assert (score.parts["short"], score.parts["short/counted"]) == (0.5, counted)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"long": of(5.0, weight=0.0)},
+        {"long": of(5.0, only_if="right")},
+        {"shape": of(1.0, weight=0.0), "long": of(None, only_if="shape")},
+    ],
+)
+def test_where_all_that_have_weight_skip_nothing_is_judged(beside: dict[str, Part]) -> None:
+    score = judged(right=of(None), **beside)
+    assert (score.value, score.correct, score.status, score.detail) == (None, False, "skipped", "returned None")
+    assert score.parts["long/counted"] == 0.0
+
+
+def test_a_gate_that_judged_and_closed_is_an_honest_0() -> None:
+    score = judged(right=of(0.0, weight=0.0), long=of(5.0, only_if="right"))
+    assert (score.value, score.correct, score.status) == (0.0, False, "ok")
+    assert judged(right=of(1.0, weight=0.0), other=of(None)).status == "skipped"
+
+
+def test_what_has_no_weight_is_no_verdict_of_correctness() -> None:
+    score = judged(right=of(None), long=of(300.0, weight=0.0), other=of(0.0))
+    assert (score.value, score.correct) == (0.0, False)
+
+
+def test_where_nothing_has_weight_the_first_still_says_what_is_correct() -> None:
+    score = judged(at(0), right=of(1.0, weight=hostile.Ramp(1.0)), long=of(5.0, weight=0.0))
+    assert (score.value, score.correct, score.status) == (0.0, True, "ok")
 
 
 def test_a_gate_looks_at_the_verdict_alone() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import pytest
 from posttrain.config.registries import REWARDS
 from posttrain.data.facts import with_facts
 from posttrain.data.types import Prompt, Score
-from posttrain.scoring.api import judge, judge_all
+from posttrain.scoring.api import columns_of, judge, judge_all, waits
+from posttrain.scoring.scorer import Scorer
 
 DOCUMENTED = """
 def reward_func(prompts, completions, completion_ids, trainer_state, log_extra, log_metric, answer, **kwargs):
@@ -87,3 +90,65 @@ def test_functions_that_come_with_trl(tmp_path: Path) -> None:
     )
     assert score.value == 1.0
     assert theirs is not None
+
+
+def test_no_column_of_the_data_takes_the_place_of_the_models_text(tmp_path: Path) -> None:
+    columns = dict.fromkeys(("completion", "completions", "prompt", "prompts"), "the data's")
+    about = Prompt(id="p", source="t", messages=(), answer="7", columns=columns)
+    one = build(tmp_path, "def score(completion, prompt): return float(completion == prompt.answer)")
+    assert [judge(one, text, about).value for text in ("7", "8")] == [1.0, 0.0]
+    (tmp_path / "batch.py").write_text(
+        "def f(completions, prompts): return [float(completions + prompts == ['7', ''])]"
+    )
+    batch = REWARDS.build(str(tmp_path / "batch.py"), "reward")
+    assert [judge(batch, text, about).value for text in ("7", "8")] == [1.0, 0.0]
+
+
+def test_a_column_of_the_data_is_not_hidden_by_an_empty_field(tmp_path: Path) -> None:
+    columns = {"solution": "by hand", "source": ["a", "b"], "level": "Level 5", "answer": "other", "id": 3}
+    prompt = Prompt(id="p", source="t", messages=(), answer="7", columns=columns)
+    told = columns_of(prompt)
+    assert told == {"solution": "by hand", "source": ["a", "b"], "level": "Level 5", "answer": "7", "id": "p"}
+    assert columns_of(replace(prompt, solution="s", columns={})) == {
+        "solution": "s", "source": "t", "level": 0, "answer": "7", "id": "p",
+    }  # fmt: skip
+
+
+def test_token_ids_that_nobody_has_are_not_made_up(tmp_path: Path) -> None:
+    plain = Prompt(id="p", source="t", messages=(), answer="7")
+    score = judge(build(tmp_path, IDS_ALONE), "x", plain)
+    assert (score.status, "completion_ids" in score.detail) == ("error", True)
+
+
+LOOP = """
+import asyncio, os
+
+loops = []
+
+async def score(completion, **columns):
+    loops.append(asyncio.get_running_loop())
+    return float(loops[0] is loops[-1] and not loops[0].is_closed())
+"""
+
+
+def test_samples_of_a_process_share_one_event_loop_and_a_fork_has_its_own(tmp_path: Path) -> None:
+    reward = build(tmp_path, LOOP)
+    assert [judge(reward, "x", asked()).value for _ in range(3)] == [1.0] * 3
+    assert judge(build(tmp_path, ASYNC.replace("return", "raise SystemExit(3)\n    return")), "x", asked()).value == 1.0
+    child = os.fork()
+    if child == 0:
+        os._exit(int(judge(reward, "x", asked()).value == 0.0))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
+def test_workers_judge_with_a_client_that_a_module_keeps(tmp_path: Path) -> None:
+    """As httpx.AsyncClient does, a lock or an event is of the loop in which it was first waited for."""
+    (tmp_path / "client.py").write_text(
+        "import asyncio\nEVENT = asyncio.Event()\nasync def score(completion, **columns):\n"
+        "    asyncio.get_running_loop().call_soon(EVENT.set)\n    await EVENT.wait()\n    EVENT.clear()\n    return 1.0\n"
+    )
+    reward = REWARDS.build(str(tmp_path / "client.py"), "reward")
+    assert waits(reward)  # no worker is forked from one that has connections open
+    with Scorer({"client": (reward, 1.0)}) as scorer:
+        scores = scorer.score([("x", asked())] * 4)
+    assert [(score.value, score.detail) for score in scores] == [(1.0, "")] * 4

@@ -71,6 +71,24 @@ def test_all_zero_can_be_turned_off():
     assert [watch.check(step, ZERO) for step in range(5)] == [[]] * 5
 
 
+def test_where_everything_is_skipped_the_run_is_warned_and_then_stops():
+    skipped = {"reward/failed": 0.0, "reward/skipped_rate": 1.0, "reward/long": 5.0}
+    watch = guards()
+    seen = [watch.check(step, skipped) for step in (1, 2, 3)]
+    assert [[(a.name, a.severity, a.new) for a in alarms] for alarms in seen] == [
+        [("all_skipped", "warn", True)], [("all_skipped", "warn", False)], [("all_skipped", "stop", False)],
+    ]  # fmt: skip
+    with pytest.raises(RunStopped, match="every completion was skipped for 3 steps: nothing can be learned; no reward"):
+        raise_if_stopping(seen[-1])
+    assert [a.severity for a in guards(all_zero_steps=0).check(9, skipped)] == ["warn"]
+
+
+def test_a_guard_that_leaves_all_out_or_one_verdict_is_no_reward_without_return():
+    skipped = {"reward/failed": 0.0, "reward/skipped_rate": 1.0}
+    assert guards().check(1, {**skipped, "reward/honest/overruled": 0.0}) == []
+    assert guards().check(1, {**GOOD, "reward/skipped_rate": 0.99}) == []
+
+
 def test_truncation_names_the_knob_and_the_share():
     assert guards().check(1, {**GOOD, "rollout/truncated": 0.5}) == []
     (alarm,) = guards().check(1, {**GOOD, "rollout/truncated": 0.61})

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from telemetry_samples import group, rollout
 
+from posttrain.data.types import Origin
 from posttrain.telemetry.metrics import Max, Mean, Min, Seconds, StepMetrics, Sum
 
 
@@ -169,6 +170,39 @@ def test_what_is_learned_from_counts_with_the_help_it_got():
     result = metrics.result()
     assert result["credit/all_wrong"] == 0.5
     assert (result["credit/all_wrong/level_2"], result["credit/all_wrong/level_3"]) == (1.0, 0.0)
+
+
+def test_a_hinted_group_beside_its_failed_one_is_the_same_prompt():
+    """Ten prompts, four of them hard, three solved with a hint: one without a right answer, wherever hinted rows go."""
+
+    def at(name, *values, **more):
+        rows = [rollout(v, advantage=np.ones(2), **{k: x for k, x in more.items() if k == "origin"}) for v in values]
+        made = group(*rows, id=name)
+        return replace(made, prompt=replace(made.prompt, level=1 + int(name) // 5, hint=more.get("hint", "")))
+
+    solved, failed = [at(str(i), 1.0, 0.0) for i in range(6)], [at(str(i), 0.0, 0.0) for i in range(6, 10)]
+    with_hint = [(str(i), *((1.0, 0.0) if i < 9 else (0.0, 0.0))) for i in range(6, 10)]
+    beside = [at(*values, hint="3+", origin=Origin.HINTED) for values in with_hint]
+    for groups in (
+        [*solved, *(at(*values, hint="3+") for values in with_hint)],  # in place of the failed ones
+        [*solved, *(g for pair in zip(failed, beside, strict=True) for g in pair)],
+        [*solved, *failed, *beside],
+    ):
+        metrics = StepMetrics(1)
+        metrics.credit(groups)
+        result = metrics.result()
+        assert result["credit/all_wrong"] == pytest.approx(0.1)
+        assert (result["credit/all_wrong/level_1"], result["credit/all_wrong/level_2"]) == (0.0, pytest.approx(0.2))
+
+
+def test_a_prompt_that_comes_twice_in_a_step_counts_twice():
+    failed, helped = (
+        group(rollout(v, advantage=np.ones(2), origin=origin))
+        for v, origin in [(0.0, Origin.POLICY), (1.0, Origin.HINTED)]
+    )
+    metrics = StepMetrics(1)
+    metrics.credit([failed, helped, failed])
+    assert metrics.result()["credit/all_wrong"] == 0.5
 
 
 def test_what_goes_through_the_learner():

@@ -14,14 +14,17 @@ from posttrain.evaluation.models import Model
 from posttrain.evaluation.protocols import Protocol
 from posttrain.evaluation.rows import digest
 from posttrain.evaluation.store import Row, Store
-from posttrain.rollout.engine import EngineError, Request, Sampling
+from posttrain.rollout.engine import EngineError, Interrupted, Request, Sampling
 from posttrain.signals import Stop
 
 DIFFERS = 3  # exit code
 
 
 def run(options: Any) -> int:
-    """Prints the completion and whether it is the stored one. Exit codes: 0 the same, 2 a mistake, 3 it differs."""
+    """Prints the completion and whether it is the stored one.
+
+    Exit codes: 0 the same, 2 a mistake, 3 it differs, 130 Ctrl-C, 143 SIGTERM.
+    """
     if len(options.what) != 4:
         raise ConfigError(
             "eval regenerate: say which sample: `posttrain eval regenerate FOLDER BENCH QUESTION SAMPLE`, with --model KEY "
@@ -50,6 +53,9 @@ def run(options: Any) -> int:
         [again] = fleet.engines[0].generate([Request(key=0, prompt_ids=ids, seed=one.seed)], protocol.sampling)
     except EngineError as error:
         raise ConfigError(f"eval regenerate: {error}") from None
+    except Interrupted:
+        print("stopped by you")
+        return stop.exit_code
     finally:
         fleet.close()
     text = tokenizer.decode(again.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -109,11 +115,16 @@ def _protocol(stored: dict[str, Any]) -> Protocol:
 
 
 def _model(asked: dict[str, Any], key: str) -> Model:
-    """The model as it lies there now. Raises ConfigError unless its weights are those that were evaluated."""
+    """The model as it lies there now. Raises ConfigError unless its files are those that were evaluated."""
     stored = next(one for one in asked["models"] if one["key"] == key)
     [model] = models.resolve([stored["asked"]])
     if model.failed:
         raise ConfigError(f"eval regenerate: {model.failed}")
     if model.hash != stored["hash"]:
         raise ConfigError(f"eval regenerate: {stored['asked']} has other weights now than those that were evaluated.")
+    if model.settings != stored.get("settings"):
+        raise ConfigError(
+            f"eval regenerate: {stored['asked']} has another configuration, tokenizer or chat template now than when it was "
+            "evaluated. Put those files back, or evaluate again."
+        )
     return model

@@ -134,9 +134,6 @@ def start(
         max_sequences=serving.max_sequences,
         kv_cache_gib=serving.kv_cache_gib,
         gpu_memory=serving.gpu_memory,
-        threads=max(
-            1, len(os.sched_getaffinity(0)) // serving.tensor_parallel - 1
-        ),  # one core is left for the verdicts
         tensor_parallel=serving.tensor_parallel,
         prefill=max(PREFILL, context),
         logprobs=False,

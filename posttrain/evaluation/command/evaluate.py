@@ -80,7 +80,8 @@ def read(options: Any) -> Asked:
             raise ConfigError(
                 f"eval: --{name} is missing, as in `posttrain eval --model runs/quickstart/model --bench math500`."
             )
-    protocol = protocols.load(options.protocol)
+    several = options.samples is not None and options.samples > 1
+    protocol = protocols.load(options.protocol or ("sober" if several else "greedy"))
     if options.samples is not None:
         protocol = protocol.with_samples(options.samples)
     if options.max_tokens is not None:
@@ -107,11 +108,15 @@ def read(options: Any) -> Asked:
 
 
 def _check_calibration(options: Any, protocol: Protocol) -> None:
-    """What would make the comparison at the end impossible is said before anything is sampled."""
-    if options.max_tokens is not None:
-        raise ConfigError(
-            f"--calibrate {options.calibrate}: published scores hold for the protocol's own lengths. Leave out --max-tokens."
-        )
+    """What would make the comparison at the end impossible is said before anything is sampled.
+
+    A file of the user's is named by its path, which is no published protocol, whatever it says.
+    """
+    for name, value in (("--max-tokens", options.max_tokens), ("--context", options.context)):
+        if value is not None:
+            raise ConfigError(
+                f"--calibrate {options.calibrate}: published scores hold for the protocol's own lengths. Leave out {name}."
+            )
     there = calibration.published(options.calibrate, protocol.name).scores
     if not set(",".join(options.bench).split(",")) & set(there):
         raise ConfigError(
@@ -169,8 +174,20 @@ def _evaluate(asked: Asked, store: Store, judges: Judges, console: Console, stop
         for bench in asked.benchmarks:
             if bench.name in benches:
                 benches[bench.name] |= {"note": bench.note, "calibration": None}
-        found[model.key] = {"path": str(model.path), "hash": model.hash, "failed": failed, "benchmarks": benches}
-    results = {"protocol": asked.protocol.name, "environment": environment(), "models": found}
+        found[model.key] = {
+            "path": str(model.path),
+            "hash": model.hash,
+            "settings": model.settings,
+            "failed": failed,
+            "benchmarks": benches,
+        }
+    results = {
+        "protocol": asked.protocol.name,
+        "protocol_settings": asked.protocol.as_json(),
+        "seed": asked.seed,
+        "environment": environment(),
+        "models": found,
+    }
     for key, verdicts in (calibration.compare(asked.calibrate, results) if asked.calibrate else {}).items():
         for name, verdict in verdicts.items():
             found[key]["benchmarks"][name]["calibration"] = verdict.as_json()
@@ -240,7 +257,7 @@ def _questions(bench: Benchmark) -> list[dict[str, Any]]:
 
 def _folder(asked: Asked) -> Path:
     first, more = asked.models[0].key, len(asked.models) - 1
-    return Path("runs/eval") / f"{first}{f'-and-{more}-more' if more else ''}-{asked.protocol.name}"
+    return Path("runs/eval") / f"{first}{f'-and-{more}-more' if more else ''}-{Path(asked.protocol.name).name}"
 
 
 def _show(results: Mapping[str, Any], out: Path, console: Console) -> int:

@@ -45,7 +45,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="aime24, aime25, math500, ... or file:PATH; as in --bench aime24,math500",
         **several,
     )
-    add("--protocol", default="greedy", metavar="NAME", help="prompt, sampling, samples, grader: a name or a YAML file")
+    add(
+        "--protocol",
+        metavar="NAME",
+        help="prompt, sampling, samples, grader: a name or a YAML file (default: greedy; sober for several --samples)",
+    )
     add("--samples", type=int, metavar="N", help="completions of each question (default: the protocol's)")
     add("--data", metavar="FOLDER", help="read benchmarks from local files there instead of the hub")
     add("--out", metavar="FOLDER", help="default runs/eval/MODEL-PROTOCOL; the same command again continues there")

@@ -6,7 +6,7 @@
   const place = document.getElementById('browser');
   const STEP = 40, MOST_FORMULAS = 400, LONGEST_FORMULA = 3000;
   const MODEL = 0, BENCH = 1, QUESTION = 2, SAMPLE = 3, SEED = 4, EXTRACTED = 5, CORRECT = 6, STATUS = 7, DETAIL = 8,
-    TOKENS = 9, FINISH = 10, FORMAT = 11, TEXT = 12;
+    TOKENS = 9, FINISH = 10, FORMAT = 11, TEXT = 12, PARSED = 13;
   const marked = data.marked.map(questions => new Set(questions));
   const wanted = {model: -1, bench: -1, kind: 'all', level: '', text: '', question: null, math: true};
   let found = [], shown = 0;
@@ -17,8 +17,9 @@
     right: ['right', row => row[CORRECT]],
     wrong: ['wrong', row => !row[CORRECT] && row[STATUS] === 'ok'],
     truncated: ['truncated', row => row[FINISH] === 'length'],
-    unparseable: ['unparseable', row => row[STATUS] === 'unparseable'],
-    failed: ['no verdict', row => row[STATUS] !== 'ok' && row[STATUS] !== 'unparseable'],
+    silent: ['no answer', row => !row[EXTRACTED] && row[STATUS] === 'ok'],
+    unparseable: ['unparseable', row => row[PARSED] === false && row[STATUS] === 'ok'],
+    failed: ['no verdict', row => row[STATUS] !== 'ok'],
     malformed: ['not in the asked-for form', row => row[FORMAT] === false || row[FORMAT] === 0],
     marked: ['questions that flipped', row => marked[row[BENCH]].has(row[QUESTION])],
   };
@@ -137,6 +138,7 @@
     if (level !== null) meta.push('level ' + level);
     if (source) meta.push('source ' + source);
     if (row[FORMAT] !== null) meta.push(row[FORMAT] ? 'in the asked-for form' : 'not in the asked-for form');
+    if (row[PARSED] === false) meta.push('the answer cannot be read');
     into.append(element('p', 'meta', printable(meta.join(' \u00b7 '))));
   }
 
@@ -146,7 +148,7 @@
     const bench = data.benchmarks[row[BENCH]].name, id = question(row)[0];
     const where = data.benchmarks.length > 1 && !id.startsWith(bench) ? `${bench} ${id}` : id;
     head.append(element('span', 'where', printable(`${where} #${row[SAMPLE]}`)));
-    const said = row[EXTRACTED] === null ? 'no answer' : row[EXTRACTED];
+    const said = row[EXTRACTED] ?? (row[STATUS] === 'ok' ? 'no answer' : 'no verdict');
     head.append(element('code', 'answers', printable(said + (row[CORRECT] ? '' : '   (gold: ' + question(row)[2] + ')'))));
     head.append(element('span', 'soft small', (data.models.length > 1 ? printable(data.models[row[MODEL]]) + ', ' : '') + row[TOKENS] + ' tokens'));
     made.append(head);

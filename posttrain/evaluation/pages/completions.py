@@ -152,4 +152,5 @@ def _row(row: Mapping[str, Any], cut: int) -> list[Any]:
         row["finish"],
         row.get("format"),
         text,
+        row.get("parsed"),
     ]

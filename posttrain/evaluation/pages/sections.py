@@ -61,19 +61,23 @@ def _last(curve: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def behaviour(found: Found) -> str:
-    head = ("model", "benchmark", "truncated", "malformed", "unparseable", "no verdict", "mean tokens", "median", "95%")
+    head = ["model", "benchmark", "truncated", "malformed", "no answer", "unparseable", "no verdict"]
+    head += ["mean tokens", "median", "95%", "longest", "different answers"]
+    shown = ("truncated", "malformed", "no_answer", "unparseable", "failed")
     rows = []
     for model, name, result in results(found):
         rates, lengths = result["rates"], result["lengths"]
-        row = [model, name, *(share(rates[key]) for key in ("truncated", "malformed", "unparseable", "failed"))]
+        row = [model, name, *(share(rates[key]) for key in shown)]
         row += [f"{lengths[key]:,.0f}" for key in ("mean", "median", "p95", "longest")]
         distinct = result.get("distinct")
         rows.append([*row, "-" if distinct is None else f"{distinct:.1f}"])
     note = (
-        "Shares of completions; one may count in several. Samples without a verdict count neither as right nor as wrong. "
+        "Shares of completions; one may count in several. Malformed: not in the asked-for form. No answer, unparseable: of the "
+        "judged ones those in which none was found, or one that cannot be read; they count as wrong. Samples without a "
+        "verdict count neither as right nor as wrong. "
         "Different answers: how many a question got, on average."
     )
-    table = page.table((*head, "longest", "different answers"), rows)
+    table = page.table(head, rows)
     return f"{table}<p class='soft small' style='margin-top:10px'>{note}</p>"
 
 
@@ -121,7 +125,9 @@ def settings(founds: Mapping[str, Found]) -> str:
         environment = found.results.get("environment") or found.asked.get("environment") or {}
         rows = [(name, _text(value)) for name, value in environment.items()]
         rows.insert(0, ("seed", _text(found.asked.get("seed"))))
-        parts.append(page.folded(f"{about}models", page.table(("key", "kind", "path", "hash"), _models(found))))
+        parts.append(
+            page.folded(f"{about}models", page.table(("key", "kind", "path", "weights", "settings"), _models(found)))
+        )
         parts.append(page.folded(f"{about}versions, hardware and seed", page.table(("what", "which"), rows)))
         whole = yaml.safe_dump(found.asked.get("protocol"), sort_keys=False, allow_unicode=True, width=110)
         parts.append(page.folded(f"{about}protocol {protocol(found)}", f"<pre>{page.escape(whole)}</pre>"))
@@ -140,7 +146,7 @@ def protocol(found: Found) -> str:
 def _models(found: Found) -> list[Sequence[object]]:
     asked = {m.get("key"): m for m in found.asked.get("models") or [] if isinstance(m, Mapping)}
     return [
-        (key, asked.get(key, {}).get("kind", "-"), entry.get("path") or "-", entry.get("hash") or "-")
+        (key, asked.get(key, {}).get("kind", "-"), *(entry.get(name) or "-" for name in ("path", "hash", "settings")))
         for key, entry in found.models.items()
     ]
 

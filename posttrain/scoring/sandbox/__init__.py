@@ -7,9 +7,10 @@ The expected values live in the driver or in the worker, never in the candidate'
 there, between plain values that were decoded there.
 
 What this leaves to the candidate: names that tests use and do not define are its own, and so are the answers of methods
-that tests call on its objects. What it costs: objects of its classes are compared by their attributes, never by its
-`__eq__`; order, membership without iteration, and operators between such an object and a plain value are refused; tests
-cannot pass it functions of theirs, patch it, or share files with it; it cannot start processes.
+that tests call on its objects, and of order and operators between two of them. What it costs: objects of its classes are
+compared by their attributes, never by its `__eq__`; membership without iteration, and order and operators between such
+an object and a plain value, are refused; tests cannot pass it functions of theirs, patch it, or share files with it; it
+cannot start processes.
 
 `kernel`, `landlock`, `seccomp`, `jail`, `zygote`, `values`,
 `candidate`, `proxies`, `driver` and `probe` run inside and import the standard library only; `launch`, `selftest`,

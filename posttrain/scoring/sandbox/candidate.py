@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -27,7 +28,7 @@ from posttrain.scoring.sandbox.values import decode, encode
 FILE = "solution.py"
 _PRINTED = 1 << 16  # characters of a call's output that are passed on
 _SAID = 300  # characters of an error
-_MUTABLE = ("list", "dict", "set", "bytearray", "deque")
+_MUTABLE = (list, dict, set, bytearray, deque)
 
 
 def run_program(channel: int, stdin: int, stdout: int) -> int:
@@ -141,6 +142,7 @@ OPERATIONS: dict[str, _Operation] = {
     "snapshot": _snapshot,
     **{name: getattr(operator, name) for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")},
     **{name: getattr(operator, name) for name in ("neg", "abs", "and_", "or_", "xor")},
+    **{name: getattr(operator, name) for name in ("lt", "le", "gt", "ge")},
 }
 
 
@@ -154,15 +156,23 @@ class Server:
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """What a request comes to: a value, what was printed, and what became of the arguments; or what was raised."""
         printed = io.StringIO()
+        given: list[Any] = []
+        before: list[Any] = []
         try:
             values = [decode(value, self._find) for value in request["values"]]
             named = {name: decode(value, self._find) for name, value in request.get("named", {}).items()}
+            if request["do"] == "call":
+                given = [*values[1:], *named.values()]
+                before = [self._content(value) for value in given]
             with contextlib.redirect_stdout(printed):
                 result = self._perform(request["do"], values, named)
                 reply: dict[str, Any] = {"value": encode(result, self._keep)}
-                if result is None and request["do"] == "call":
-                    reply["changed"] = [self._changed(value) for value in values[1:]]
         except BaseException as error:
+            reply = {"raised": self._raised(error)}
+        try:
+            after = [self._content(value) for value in given]
+            reply["changed"] = [new if new != old else None for old, new in zip(before, after, strict=False)]
+        except BaseException as error:  # one of them cannot be sent any more, such as a list in itself
             reply = {"raised": self._raised(error)}
         if text := printed.getvalue():
             reply["printed"] = text[:_PRINTED]
@@ -173,8 +183,8 @@ class Server:
             return self._names[values[0]]
         return OPERATIONS[name](*values, **named)
 
-    def _changed(self, value: Any) -> Any:
-        return encode(value, self._keep) if type(value).__name__ in _MUTABLE else None
+    def _content(self, value: Any) -> Any:
+        return encode(value, self._keep) if isinstance(value, _MUTABLE) else None
 
     def _keep(self, thing: Any) -> dict[str, Any]:
         self._kept[id(thing)] = thing

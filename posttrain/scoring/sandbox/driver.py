@@ -96,40 +96,67 @@ def _unittests(report: socket.socket, peer: Peer, space: dict[str, Any], order: 
     for thing in space.values():
         if isinstance(thing, type) and issubclass(thing, unittest.TestCase) and thing.__module__ == "tests":
             suite.addTests(loader.loadTestsFromTestCase(thing))
-    skipped = sum(_skipped(test) for test in suite)
-    total = suite.countTestCases() - skipped
-    if not total:
+    if all(_skipped(test) for test in suite):
         raise Unusable("the source holds no test: a subclass of unittest.TestCase with methods test_...")
-    wire.send(report, {"total": total})
-    suite.run(_Reporting(report, peer, order["stop"]))
+    found = _Reporting(report, peer, order["stop"], suite.countTestCases())
+    suite.run(found)
+    if not found.total and not peer.last():
+        raise Unusable("every test is skipped before anything is asked of the candidate")
+    if not found.total:
+        wire.send(report, {"total": 1, "test": 1, "passed": False, "detail": "every test was skipped"})
 
 
 def _skipped(test: Any) -> bool:
-    """Whether the source itself says so: a candidate cannot raise what unittest takes for a skip."""
+    """Whether the source itself says so, without running it."""
     method = getattr(test, test._testMethodName)
     return bool(getattr(method, "__unittest_skip__", False) or getattr(type(test), "__unittest_skip__", False))
 
 
 class _Reporting(unittest.TestResult):
-    """A test has passed when unittest says so, and the candidate was there to the end."""
+    """A test has passed when unittest says so, and the candidate was there to the end; a skipped one is none.
 
-    def __init__(self, report: socket.socket, peer: Peer, stop: bool) -> None:
+    A candidate cannot raise what unittest takes for a skip: `Peer` makes other exceptions of it.
+    """
+
+    def __init__(self, report: socket.socket, peer: Peer, stop: bool, total: int) -> None:
         super().__init__()
-        self._report, self._peer, self._stop = report, peer, stop
-        self._passed = False
+        self._report, self._peer, self._stop, self.total = report, peer, stop, total
+        self._test: unittest.TestCase | None = None
+        self._passed = self._skipped = self._skipped_part = False
+        self._before = 0
+        wire.send(report, {"total": total})
 
     def startTest(self, test: unittest.TestCase) -> None:
         super().startTest(test)
-        self._passed = False
+        self._test, self._passed, self._skipped, self._skipped_part = test, False, False, False
+        self._before = self._wrong()
 
     def addSuccess(self, test: unittest.TestCase) -> None:
         super().addSuccess(test)
-        self._passed = not self._peer.gone and not self._peer.no_crossing
+        self._passed = True
+
+    def addExpectedFailure(self, test: unittest.TestCase, err: Any) -> None:
+        super().addExpectedFailure(test, err)
+        self._passed = True
+
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:
+        super().addSkip(test, reason)
+        if test is self._test:
+            self._skipped = True
+        else:  # one of its subtests: the test goes on, and unittest says nothing of its success
+            self._skipped_part = True
+
+    def _wrong(self) -> int:
+        return len(self.failures) + len(self.errors)
 
     def stopTest(self, test: unittest.TestCase) -> None:
         super().stopTest(test)
-        if _skipped(test):
+        there = not self._peer.gone and not self._peer.no_crossing
+        if self._skipped and (there or _skipped(test)):
+            self.total -= 1
+            wire.send(self._report, {"total": self.total})
             return
+        self._passed = there and (self._passed or (self._skipped_part and self._wrong() == self._before))
         words = [text for _, text in self.failures + self.errors]
         last = words[-1].strip().splitlines()[-1] if words and not self._passed else ""
         detail = "" if self._passed else _why(test.id(), self._peer.gone or last, self._peer)

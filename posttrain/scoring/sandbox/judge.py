@@ -7,11 +7,11 @@ import fcntl
 import os
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from posttrain.scoring.sandbox import wire
-from posttrain.scoring.sandbox.launch import Limits, Sandbox, SandboxError
+from posttrain.scoring.sandbox.launch import Contained, Limits, Sandbox, SandboxError
 from posttrain.scoring.sandbox.sources import Plan, Unusable
 
 TIME_LIMIT = "time limit"
@@ -55,24 +55,26 @@ def run_tests(sandbox: Sandbox, code: str, plan: Plan, limits: Limits, seconds: 
             one.close()
         candidate.begin()
         driver.begin()
-        tested = _follow(load, verdict, {"code": code}, plan, stop, time.monotonic() + seconds)
+        end = time.monotonic() + seconds
+        tested = _follow(candidate, load, verdict, code, plan, stop, end)
         candidate.kill()
         driver.kill()
         candidate.ended()  # raises if it was never locked in: then it is not to blame
         if tested is None:
             raise SandboxError(f"the tests' process ended without a verdict ({_ending(driver.ended())})")
-    return tested
+    return replace(tested, detail=f"{tested.detail}: {candidate.excess}") if candidate.excess else tested
 
 
 def _follow(
-    load: socket.socket, verdict: socket.socket, code: dict[str, str], plan: Plan, stop: bool, end: float
+    candidate: Contained, load: socket.socket, verdict: socket.socket, code: str, plan: Plan, stop: bool, end: float
 ) -> Tested | None:
     """Hears the driver out. None when it ended without a last word."""
     passed, total, detail = 0, plan.tests, ""
     try:
-        _send(load, code, end)
+        _send(load, {"code": code}, end)
         _send(verdict, plan.order(stop), end)
         while True:
+            candidate.watch(verdict, end)
             verdict.settimeout(max(0.001, end - time.monotonic()))
             message = wire.receive(verdict)
             total = message.get("total", total)
@@ -115,7 +117,7 @@ def run_program(
         end = began + seconds
         with contextlib.suppress(TimeoutError, ConnectionError):  # it has ended: `ended` says why
             _send(talk, {"code": code}, end)
-        data, wrong = _read(output, end, most)
+        data, wrong = _read(process, output, end, most)
         if not wrong:
             try:
                 process.ended(end)
@@ -123,7 +125,7 @@ def run_program(
                 wrong = TIME_LIMIT
         process.kill()
         status = process.ended()
-        wrong = wrong or (_error(talk, status) if status else "")
+        wrong = wrong or process.excess or (_error(talk, status) if status else "")
         text = data.decode("utf-8", "replace")
         return Printed(text, wrong, wrong == TIME_LIMIT, time.monotonic() - began)
 
@@ -140,12 +142,13 @@ def _sealed(data: bytes) -> int:
     return handle
 
 
-def _read(output: socket.socket, end: float, most: int) -> tuple[bytes, str]:
+def _read(process: Contained, output: socket.socket, end: float, most: int) -> tuple[bytes, str]:
     """Everything up to the end of the output, and what went wrong."""
     data = bytearray()
     while len(data) <= most:
-        output.settimeout(max(0.001, end - time.monotonic()))
         try:
+            process.watch(output, end)
+            output.settimeout(max(0.001, end - time.monotonic()))
             chunk = output.recv(1 << 18)
         except TimeoutError:
             return bytes(data), TIME_LIMIT

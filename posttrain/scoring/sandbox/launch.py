@@ -25,6 +25,7 @@ WALLS = ("namespaces", "bubblewrap", "landlock")  # best first
 _PREFIX = "posttrain-sandbox-"
 _DAY = 86400.0
 _START = 20.0  # seconds in which a zygote must be ready
+_LOOK = 0.02  # seconds between looks at a process's threads
 _BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from posttrain.scoring.sandbox.zygote import main; "
     "sys.path.pop(0); main(int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5] == '1')"
@@ -43,13 +44,16 @@ class Limits:
     memory_mb: int = 1024
     cpu: int = 10  # seconds
     scratch_mb: int = 16  # of the scratch folder, and of each file in it
+    threads: int = 128  # at once; counted from outside, for the kernel's own limit does not hold for root
 
 
 class Contained:
     """One running process of the sandbox, with all that it starts."""
 
-    def __init__(self, status: socket.socket, zygote: _Zygote | None) -> None:
+    def __init__(self, status: socket.socket, zygote: _Zygote | None, threads: int) -> None:
         self._status, self._zygote = status, zygote  # the zygote is ours alone, if there is one
+        self._threads, self._look = threads, 0.0
+        self.excess = ""  # why `watch` has killed it
         self._handle = -1
         self._code: int | None = None
 
@@ -74,7 +78,7 @@ class Contained:
         """
         self.begin()
         if by is not None and self._code is None:
-            self._wait(by)
+            self.watch(self._handle, by)  # readable when the process has ended
         while self._code is None:
             message, _ = self._message()
             if "exit" not in message:
@@ -82,11 +86,24 @@ class Contained:
             self._code = int(message["exit"])
         return self._code
 
-    def _wait(self, by: float) -> None:
+    def watch(self, readable: int | socket.socket, by: float) -> None:
+        """Waits until there is something to read; kills the process if it runs too many threads meanwhile.
+
+        TimeoutError if there is nothing by this time of the monotonic clock.
+        """
         poll = select.poll()
-        poll.register(self._handle, select.POLLIN)  # readable when the process has ended
-        if not poll.poll(max(0.0, 1000 * (by - time.monotonic()))):
-            raise TimeoutError
+        poll.register(readable, select.POLLIN)
+        while True:
+            now = time.monotonic()
+            if now >= self._look:
+                self._look = now + _LOOK
+                if _threads(self._handle) > self._threads:
+                    self.excess = f"more than {self._threads} threads at once"
+                    self.kill()
+            if poll.poll(1000 * max(0.0, min(_LOOK, by - now))):
+                return
+            if now >= by:
+                raise TimeoutError
 
     def close(self) -> None:
         with contextlib.suppress(SandboxError):
@@ -111,6 +128,15 @@ class Contained:
         except TimeoutError:
             return {"broken": f"no word from it within {_START:g} s"}, []
         return (json.loads(data) if data else {}), handles
+
+
+def _threads(handle: int) -> int:
+    """How many threads a process has; 0 when it has ended."""
+    try:
+        _, _, number = Path(f"/proc/self/fdinfo/{handle}").read_text().partition("\nPid:")
+        return os.stat(f"/proc/{int(number.split()[0])}/task").st_nlink - 2
+    except (OSError, IndexError):  # where it cannot be seen at all, the self-test says so
+        return 0
 
 
 class Sandbox:
@@ -142,7 +168,7 @@ class Sandbox:
             except OSError as error:
                 ours.close()
                 raise SandboxError(f"the sandbox's first process is gone: {error}") from error
-        return Contained(ours, zygote if self._single else None)
+        return Contained(ours, zygote if self._single else None, limits.threads)
 
     def close(self) -> None:
         if self._zygote is not None:

@@ -15,13 +15,18 @@ from posttrain.scoring.sandbox import jail, wire
 
 
 def run(channel: int) -> int:
-    """Gets what it is to try; reports the names of what it could do, and of what it could not but must."""
+    """Gets what it is to try; reports the names of what it could do, and of what it could not but must.
+
+    Threads beyond the limit come last, in a report of their own: it may not live to write it.
+    """
     talk = socket.socket(fileno=channel)
     order = wire.receive(talk)
     attempts = _attempts(order)
-    done = [name for name, attempt in attempts.items() if _succeeds(attempt)]
+    *most, last = attempts
+    done = [name for name in most if _succeeds(attempts[name])]
     failed = [name for name, need in _needs().items() if not _succeeds(need)]
     wire.send(talk, {"done": done, "failed": failed, "tried": list(attempts)})
+    wire.send(talk, {"done": [last] if _succeeds(attempts[last]) else []})
     return 0
 
 
@@ -57,6 +62,7 @@ def _attempts(order: dict[str, Any]) -> dict[str, Callable[[], Any]]:
         "allocate more than its memory": lambda: bytearray((order["memory_mb"] << 20) + 1),
         "write a file above its size": lambda: os.posix_fallocate(_file("large"), 0, (order["scratch_mb"] << 20) + 1),
         "clear its death signal": lambda: _called("prctl", 1, 0, 0, 0, 0) == 0,
+        "run more threads than it may": lambda: _crowd(order["threads"]),
     }
 
 
@@ -97,6 +103,19 @@ def _fork() -> None:
         os._exit(0)
     with contextlib.suppress(ChildProcessError):
         os.wait()
+
+
+def _crowd(most: int) -> bool:
+    """More than so many threads for as long as it takes to be noticed."""
+    over = threading.Event()
+    before = threading.stack_size(1 << 18)  # so that memory is not what stops them
+    try:
+        for _ in range(most):
+            threading.Thread(target=over.wait, daemon=True).start()
+        return not over.wait(1.0)
+    finally:
+        over.set()
+        threading.stack_size(before)
 
 
 def _thread() -> bool:

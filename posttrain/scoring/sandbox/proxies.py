@@ -1,7 +1,7 @@
 """The driver's stand-ins for what lives in the candidate's process.
 
-What a candidate's object says about its equality, order or membership is never asked, nor any operator between it and
-a plain value: that would hand the expected value over and take the answer for the verdict.
+What a candidate's object says about its equality or membership is never asked, nor any operator or order between it
+and a plain value: that would hand the expected value over and take the answer for the verdict.
 """
 
 from __future__ import annotations
@@ -10,19 +10,15 @@ import builtins
 import operator
 import socket
 import sys
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from posttrain.scoring.sandbox import wire
-from posttrain.scoring.sandbox.values import NotPlain, decode, encode
+from posttrain.scoring.sandbox.values import PREDICATES, NotPlain, decode, encode
 
 _BAD = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError, MemoryError)
-_PLAIN = (str, bytes, int, float, list, tuple, dict, set, frozenset)
-# Questions that tests ask of plain values and that only a plain value may answer: "text".startswith("t").
-PREDICATES = {n for kind in _PLAIN for n in dir(kind) if n.startswith("is")} | {"startswith", "endswith"}
-PREDICATES |= {"intersection", "difference", "symmetric_difference"}  # by which sets are compared
-
-
 _NOTHING = object()
 
 
@@ -40,6 +36,7 @@ class Peer:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._exceptions: dict[int, type[Exception]] = {}
+        self._proxies: weakref.WeakValueDictionary[int, Proxy] = weakref.WeakValueDictionary()  # so that `is` holds
         self._stands_for: dict[int, tuple[Any, Proxy]] = {}  # of generators and coroutines made here
         self.gone = ""
         self.no_crossing = ""
@@ -59,7 +56,7 @@ class Peer:
         try:
             wire.send(self._sock, request)
             reply = wire.receive(self._sock)
-            result = self._taken(reply, values)
+            result = self._taken(reply, (*values[1:], *named.values()))
             if do == "name":
                 self._last = _NOTHING
             return result
@@ -81,14 +78,14 @@ class Peer:
         except (Gone, Exception):  # made of the candidate's objects, or an integer of more digits than are printed
             return f"the last call returned a {type(value).__name__}"
 
-    def _taken(self, reply: Any, values: tuple[Any, ...]) -> Any:
-        """The value of a reply, or the exception it reports."""
+    def _taken(self, reply: Any, given: tuple[Any, ...]) -> Any:
+        """The value of a reply, or the exception it reports; what it `changed` of the given arguments is put there."""
         try:
             if text := reply.get("printed"):
                 sys.stdout.write(str(text))
             raised = self._exception(reply["raised"]) if "raised" in reply else None
             result = None if raised else decode(reply["value"], self._found)
-            for value, new in zip(values[1:], reply.get("changed", ()), strict=False):
+            for value, new in zip(given, reply.get("changed", ()), strict=False):
                 if new is not None:
                     _replace(value, decode(new, self._found))
         except _BAD as error:
@@ -116,7 +113,10 @@ class Peer:
     def _found(self, handle: Mapping[str, Any]) -> Any:
         if handle["kind"] == "exception":
             return self._exception_class(handle)
-        proxy = Proxy(self, int(handle["handle"]), str(handle["type"]))
+        number = int(handle["handle"])
+        proxy = self._proxies.get(number)
+        if proxy is None:
+            proxy = self._proxies[number] = Proxy(self, number, str(handle["type"]))
         make = {"coroutine": _coroutine, "generator": _generator}.get(handle["kind"])
         if make is None:
             return proxy
@@ -156,7 +156,7 @@ def _builtin(names: list[str]) -> type[Exception]:
 
 def _replace(value: Any, new: Any) -> None:
     """Makes a container of the driver what the candidate's copy of it has become."""
-    if type(value) is not type(new):
+    if not isinstance(new, list | dict | set | bytearray | deque) or not isinstance(value, type(new)):
         raise TypeError("an argument changed its type")
     value.clear()
     getattr(value, "extend" if hasattr(value, "extend") else "update")(new)
@@ -165,7 +165,7 @@ def _replace(value: Any, new: Any) -> None:
 class Proxy:
     """An object, function or class of the candidate's."""
 
-    __slots__ = ("_number", "_peer", "_type")
+    __slots__ = ("__weakref__", "_number", "_peer", "_type")
 
     def __init__(self, peer: Peer, number: int, kind: str) -> None:
         for name, value in (("_peer", peer), ("_number", number), ("_type", kind)):
@@ -231,6 +231,8 @@ for _name in ("next", "len", "bool", "int", "float", "index", "getitem", "setite
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor"):
     assert hasattr(operator, _name)
     setattr(Proxy, f"__{_name.strip('_')}__", _binary(_name))
+for _name in ("lt", "le", "gt", "ge"):
+    setattr(Proxy, f"__{_name}__", _binary(_name))
 
 
 async def _coroutine(proxy: Proxy) -> Any:

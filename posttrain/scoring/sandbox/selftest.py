@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from posttrain.scoring.sandbox import landlock, wire
 from posttrain.scoring.sandbox.launch import WALLS, Limits, Sandbox, SandboxError
 
 _SECONDS = 20.0
-_LIMITS = Limits(memory_mb=512, cpu=10, scratch_mb=1)
+_LIMITS = Limits(memory_mb=512, cpu=10, scratch_mb=1, threads=16)
 
 
 class Unavailable(ConfigError):
@@ -35,6 +36,7 @@ def prove(sandbox: Sandbox) -> None:
             local.listen()
             order = {"parent": os.getpid(), "secret": str(secret), "outside": str(outside), "name": name}
             order |= {"port": server.getsockname()[1], "memory_mb": _LIMITS.memory_mb, "scratch_mb": _LIMITS.scratch_mb}
+            order |= {"threads": _LIMITS.threads}
             found = _asked(sandbox, order)
         if found["done"] or outside.exists():
             raise SandboxError(f"from inside one can {', '.join(found['done']) or 'write a file of this machine'}")
@@ -47,10 +49,18 @@ def _asked(sandbox: Sandbox, order: dict[str, Any]) -> dict[str, Any]:
     with ours, theirs, sandbox.spawn("probe", _LIMITS, [theirs.fileno()]) as process:
         theirs.close()
         process.begin()
+        end = time.monotonic() + _SECONDS
         ours.settimeout(_SECONDS)
         try:
             wire.send(ours, order)
+            process.watch(ours, end)
             found: dict[str, Any] = wire.receive(ours)
+            process.watch(ours, end)
+            try:
+                found["done"] += wire.receive(ours)["done"]
+            except EOFError:
+                if not process.excess:  # killed for what it tries last
+                    raise
         except (TimeoutError, EOFError, ConnectionError, wire.BadMessage) as error:
             process.kill()
             raise SandboxError(f"the self-test ended without a word ({process.ended()}, {error})") from None

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import base64
 import datetime
-from collections import deque
+import functools
+import keyword
+from collections import Counter, deque, namedtuple
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 DEEPEST = 200  # containers in containers
+_PLAIN = (str, bytes, int, float, list, tuple, dict, set, frozenset)
+# Questions that tests ask of plain values and that only a plain value may answer: "text".startswith("t").
+PREDICATES = {n for kind in _PLAIN for n in dir(kind) if n.startswith("is")} | {"startswith", "endswith"}
+PREDICATES |= {"intersection", "difference", "symmetric_difference"}  # by which sets are compared
+_MOST_FIELDS = 64
 _SMALL = 1 << 62
 
 
@@ -46,7 +53,7 @@ _MANY: dict[str, Callable[[Any], Any]] = {
 
 
 def encode(value: Any, keep: Keep, depth: int = 0) -> Any:
-    """A JSON value. Subclasses of plain types become those: a named tuple a tuple, a Counter a dictionary.
+    """A JSON value. Subclasses of plain types become those, but for named tuples and Counter.
 
     ValueError for what is nested too deep; whatever `keep` raises for what is not plain.
     """
@@ -63,11 +70,14 @@ def encode(value: Any, keep: Keep, depth: int = 0) -> Any:
         return [encode(item, keep, depth + 1) for item in value]
     if kind in _NAMES:
         return {"new": _NAMES[kind], "from": [encode(a, keep) for a in _BUILT[_NAMES[kind]][1](value)]}
+    if isinstance(value, tuple) and _can_be_named(kind.__name__, getattr(kind, "_fields", ())):
+        return {"named": [kind.__name__, list(kind._fields), [encode(item, keep, depth + 1) for item in value]]}
     for name, base in _MANY.items():
         if isinstance(value, base):  # type: ignore[arg-type]
             return {name: [encode(item, keep, depth + 1) for item in value]}
     if isinstance(value, dict):
-        return {"dict": [[encode(k, keep, depth + 1), encode(v, keep, depth + 1)] for k, v in value.items()]}
+        pairs = [[encode(k, keep, depth + 1), encode(v, keep, depth + 1)] for k, v in value.items()]
+        return {"Counter" if isinstance(value, Counter) else "dict": pairs}
     if isinstance(value, bytes | bytearray):
         return {type_of_bytes(value): base64.b64encode(bytes(value)).decode()}
     bases: tuple[Any, ...] = (int, float, str, list)
@@ -98,9 +108,30 @@ def decode(value: Any, find: Find) -> Any:
         return float.fromhex(inner)
     if name == "int":
         return int(inner, 16)
-    if name == "dict":
-        return {decode(k, find): decode(v, find) for k, v in inner}
+    if name in ("dict", "Counter"):
+        pairs = {decode(k, find): decode(v, find) for k, v in inner}
+        return Counter(pairs) if name == "Counter" else pairs
+    if name == "named":
+        called, fields, items = inner
+        return _named(called, tuple(fields))(*(decode(item, find) for item in items))
     if name in ("bytes", "bytearray"):
         data = base64.b64decode(inner)
         return data if name == "bytes" else bytearray(data)
     return _MANY[name](decode(item, find) for item in inner)
+
+
+def _can_be_named(called: Any, fields: Any) -> bool:
+    """Whether a named tuple can be made of it that hides nothing but a tuple's own `count` and `index`."""
+    if not isinstance(fields, tuple) or not 0 < len(fields) <= _MOST_FIELDS or len(set(fields)) < len(fields):
+        return False
+    words = (called, *fields)
+    if not all(isinstance(w, str) and w.isascii() and w.isidentifier() and not keyword.iskeyword(w) for w in words):
+        return False
+    return not any(field.startswith("_") or field in PREDICATES for field in fields)
+
+
+@functools.lru_cache(maxsize=64)
+def _named(called: str, fields: tuple[str, ...]) -> Any:
+    if not _can_be_named(called, fields):
+        raise ValueError(f"{called} of {fields} is no named tuple")
+    return namedtuple(called, fields, module="solution")
