@@ -8,11 +8,14 @@ import os
 import pickle
 import sys
 import threading
+import time
 from collections.abc import Mapping
 
 from posttrain.config.imports import import_home
 from posttrain.scoring.api import Part, waits
 from posttrain.scoring.wire import Setup
+
+SETTLE = 2.0  # seconds
 
 
 def load(setup: Setup) -> dict[str, Part]:
@@ -43,8 +46,16 @@ def descriptors() -> set[str]:
 def unforkable(before: set[str]) -> str:
     """Why a fork of this process would not do what it does: threads, open files and connections. Empty when it would.
 
-    `before` are the descriptors that were open before the rewards were loaded.
+    `before` are the descriptors that were open before the rewards were loaded. What an import leaves behind may take a
+    moment to end.
     """
+    end = time.monotonic() + SETTLE
+    while (why := _in_the_way(before)) and time.monotonic() < end:
+        time.sleep(0.02)
+    return why
+
+
+def _in_the_way(before: set[str]) -> str:
     try:
         threads = len(os.listdir("/proc/self/task"))
     except FileNotFoundError:

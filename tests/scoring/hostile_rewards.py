@@ -158,6 +158,13 @@ class Threaded(Prepared):
 
 
 @dataclass(frozen=True)
+class BrieflyThreaded(Prepared):
+    def prepare(self):
+        super().prepare()
+        threading.Thread(target=time.sleep, args=(0.5,), daemon=True).start()
+
+
+@dataclass(frozen=True)
 class Opened(Prepared):
     def prepare(self):
         super().prepare()

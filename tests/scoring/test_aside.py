@@ -150,7 +150,7 @@ def test_what_no_fork_takes_along_is_loaded_in_every_worker(kind: str) -> None:
 
 
 def test_one_that_waits_for_others_is_prepared_in_its_worker_and_never_set_aside() -> None:
-    for reward, shared in ((hostile.Prepared(), True), (hostile.Waits(), False)):
+    for reward, shared in ((hostile.Prepared(), True), (hostile.BrieflyThreaded(), True), (hostile.Waits(), False)):
         with Scorer({"one": (reward, 1.0)}, timeout=LONG) as scorer:
             assert scorer.score([("7", prompt())])[0].value == (0.0 if shared else 1.0)
             assert inside(scorer).alone is not shared
