@@ -17,7 +17,9 @@ T be their limit.
   that a worker wants too. No more of them than there are workers run like that: where another needs the place, the
   oldest gets what others leave of a core. So at most one hung sample in FAIR seconds passes for each worker, 6 in a
   second: with p = 1 % and cores enough that is 600 samples a second for each worker, or t = 1.7 ms. A sample that ends
-  but needs much more than FAIR seconds of a core may be late for its limit where no core is free; no other is.
+  but needs much more than FAIR seconds of a core may be late for its limit where no core is free; no other is. With two
+  workers on two cores and t = 3.5 ms, half of the throughput is left, and nine tenths where they sleep
+  (tests/bench/bench_scoring.py). A smaller FAIR gains little: more of the slow ones that do end are late then.
 - Whatever hangs last is waited for: a batch with a hung sample takes T at least.
 """
 
