@@ -55,7 +55,7 @@ class Protocol:
         if count > 1 and self.sampling.temperature == 0:
             raise ConfigError(
                 f"samples={count}: protocol {self.name} is greedy (temperature 0), so all {count} completions of a question "
-                "would be the same one. Name a protocol that samples, as in --protocol sober, or ask for 1 sample"
+                "would be the same one. Name a protocol that samples, as in --protocol sampled, or ask for 1 sample"
             )
         return dataclasses.replace(self, samples={ANY: count})
 

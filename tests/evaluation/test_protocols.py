@@ -48,7 +48,7 @@ def read_back(protocol: Protocol, tokenizer: Any, problem: str = "1+1?") -> str:
 
 
 def test_the_packaged_ones_and_their_published_settings() -> None:
-    assert protocols.names() == ["greedy", "qwen-math-cot", "r1-distill", "simplerl-zoo", "sober"]
+    assert protocols.names() == ["greedy", "qwen-math-cot", "r1-distill", "sampled", "simplerl-zoo", "sober"]
     said = {}
     for name in protocols.names():
         one = load(name)
@@ -56,14 +56,16 @@ def test_the_packaged_ones_and_their_published_settings() -> None:
         s = one.sampling
         said[name] = (s.temperature, s.top_p, s.max_tokens, one.samples_of("aime24"), one.samples_of("math500"))
         assert s.top_k == 0
-        assert one.sources or name == "greedy"
+        assert one.sources or name in ("greedy", "sampled")
     assert said == {
         "greedy": (0.0, 1.0, 4096, 1, 1),
         "qwen-math-cot": (0.0, 1.0, 2048, 1, 1),  # QwenLM/Qwen2.5-Math: eval.sh, math_eval.py
         "r1-distill": (0.6, 0.95, 32768, 64, 64),  # 2501.12948
+        "sampled": (0.6, 0.95, 4096, 8, 8),
         "simplerl-zoo": (1.0, 0.95, 16000, 32, 1),  # 2503.18892
         "sober": (0.8, 0.9, 32768, 10, 3),  # 2504.07086
     }
+    assert load("sampled").user == load("greedy").user
 
 
 def test_prompts_in_chatml() -> None:
@@ -155,7 +157,7 @@ def test_samples_graders_and_stops() -> None:
         sober.with_samples(0)
     greedy = protocols.load("greedy")
     assert greedy.with_samples(1).samples_of("aime24") == 1
-    with pytest.raises(ConfigError, match=r"samples=4: protocol greedy is greedy .temperature 0.*--protocol sober"):
+    with pytest.raises(ConfigError, match=r"samples=4: protocol greedy is greedy .temperature 0.*--protocol sampled"):
         greedy.with_samples(4)
     assert sober.grader_of("math") == {"use": "math", "extraction": "lenient"}
     assert sober.grader_of("countdown") == {"use": "countdown"}

@@ -81,7 +81,7 @@ def read(options: Any) -> Asked:
                 f"eval: --{name} is missing, as in `posttrain eval --model runs/quickstart/model --bench math500`."
             )
     several = options.samples is not None and options.samples > 1
-    protocol = protocols.load(options.protocol or ("sober" if several else "greedy"))
+    protocol = protocols.load(options.protocol or ("sampled" if several else "greedy"))
     if options.samples is not None:
         protocol = protocol.with_samples(options.samples)
     if options.max_tokens is not None:

@@ -48,7 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--protocol",
         metavar="NAME",
-        help="prompt, sampling, samples, grader: a name or a YAML file (default: greedy; sober for several --samples)",
+        help="prompt, sampling, samples, grader: a name or a YAML file (default: greedy; sampled for several --samples)",
     )
     add("--samples", type=int, metavar="N", help="completions of each question (default: the protocol's)")
     add("--data", metavar="FOLDER", help="read benchmarks from local files there instead of the hub")
