@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +10,9 @@ from typing import Any
 
 from posttrain.config.errors import ConfigError
 from posttrain.evaluation.environment import gpus
-from posttrain.evaluation.models import Model
+from posttrain.evaluation.models import Model, read_json
 from posttrain.evaluation.protocols import Protocol
+from posttrain.evaluation.weights import Broken
 from posttrain.rollout.fleet import Fleet
 from posttrain.rollout.vllm_engine import EngineSettings, VLLMEngine
 
@@ -108,12 +108,9 @@ def _json(path: Path, needed: bool = False) -> dict[str, Any]:
     if not path.is_file() and not needed:
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path} holds a {type(found).__name__}, where an object is expected")
-    return found
+        return read_json(path)
+    except Broken as error:
+        raise ConfigError(str(error)) from None
 
 
 # ---- engines ----
