@@ -28,8 +28,33 @@ from posttrain_rewards._equality import readable, same
 _WORKED = re.compile(r"####|<answer>|\b[Aa]nswer\b\**\s*(?:is|:)")
 _WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _LONGEST = 25  # words of a reference that is still an answer
-_LOOKED_AT = 16  # values of a wrong answer, for whether it can be read: it may hold a thousand
+_LOOKED_AT = 16  # values of a wrong answer, for whether it can be read, and boxes beside it: there may be a thousand
 _UNUSABLE = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f\\ud800-\\udfff]")
+
+# Judged once before the workers are forked: the parser and the algebra behind it set themselves up at the first use of
+# each kind, which takes a second in all, and a worker that takes the place of a killed one finds it done.
+_FIRST = (
+    ("2\\sqrt{3}", "\\sqrt{12}"),
+    ("\\sqrt{2}+\\sqrt{3}", "3"),
+    ("x^2-1", "(x-1)(x+1)"),
+    ("x^2-1", "x^2+1"),
+    ("\\frac{\\pi}{4}", "0.785"),
+    ("\\frac{a}{b}+c", "\\frac{a+bc}{b}"),
+    ("\\frac{n(n+1)}{2}", "n^2"),
+    ("y=2x+1", "2x-y+1=0"),
+    ("y=2x+1", "y=3x"),
+    ("x>2", "(2,\\infty)"),
+    ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\begin{pmatrix}1&2\\\\3&5\\end{pmatrix}"),
+    ("(1,2)\\cup(3,4)", "\\{1,2\\}"),
+    ("\\log_2 3", "\\frac{\\ln 3}{\\ln 2}"),
+    ("\\sin x\\cos x", "\\frac{1}{2}\\sin 2x"),
+    ("2+3i", "3i-2"),
+    ("e^{2}", "7.389"),
+    ("\\lfloor x\\rfloor", "|x|"),
+    ("\\binom{5}{2}", "3!"),
+    ("f(x)=x^2", "1/0"),
+    ("\\text{east}", "exec(open(x))"),
+)
 
 
 @REWARDS.register("math")
@@ -55,6 +80,9 @@ class Math:
 
     def prepare(self) -> None:
         library()
+        for one, other in _FIRST:
+            for gold, answer in ((one, other), (other, one)):
+                self(f"\\boxed{{{answer}}}", Prompt(id="first", source="first", messages=(), answer=gold))
 
     def __call__(self, completion: str, prompt: Prompt) -> Score:
         completion = mended(completion)
@@ -77,7 +105,9 @@ class Math:
             if right:
                 parts["parsed"] = 1.0
                 return Score(value=1.0, correct=True, parts=parts, detail="several boxes, read as one answer")
-        others = {other for other in found if len(other) <= self.max_length and tight(other) != tight(answer)}
+        others = {
+            other for other in found[-_LOOKED_AT:] if len(other) <= self.max_length and tight(other) != tight(answer)
+        }
         if others:
             shown = ", ".join(ascii(other)[1:-1][:40] for other in sorted(others)[:3])
             detail = f"several boxed answers, the last counts; others: {shown}" + (f"; {detail}" if detail else "")

@@ -5,28 +5,55 @@ from __future__ import annotations
 import re
 
 # `\\` is a line break unless `boxed` follows it (models double the backslash); `\{` and `\}` are printed
-# braces
-_TOKEN = re.compile(r"\\(?:boxed|fbox)\s*\{|\\\\(?!boxed|fbox)|\\[{}]|[{}]")
+# braces; a run of braces is one token, for some texts end in 10^5 of them
+_TOKEN = re.compile(r"\\(?:boxed|fbox)\s*\{|\\\\(?!boxed|fbox)|\\[{}]|\{+|\}+")
+_MOST = 1000  # boxes of a kind that are looked at, from the end: more are a model that repeats itself
 
 
 def boxed(text: str) -> list[str]:
-    r"""The contents of every complete `\boxed{}` or `\fbox{}`, in the order they open; nested too."""
+    r"""The contents of every complete `\boxed{}` or `\fbox{}`, in the order they open; nested too. Of many the last."""
     return _contents(text, _spans(text))
 
 
 def _spans(text: str) -> list[tuple[int, int]]:
-    start = min((at for at in (text.find("\\boxed"), text.find("\\fbox")) if at >= 0), default=-1)
+    start = _start(text)
     if start < 0 or text.find("}", start) < 0:
         return []
     found: list[tuple[int, int]] = []
-    stack: list[int] = []  # where the content of an open box begins, or -1 for any other brace
+    stack: list[tuple[int, int]] = []  # where the content of an open box begins, or -1 and a number of other braces
     for token in _TOKEN.finditer(text, start):
-        if token.group() == "}":
-            if stack and (begin := stack.pop()) >= 0:
-                found.append((begin, token.start()))
-        elif token.group()[-1] == "{" and token.group() != "\\{":
-            stack.append(token.end() if len(token.group()) > 1 else -1)
+        said = token.group()
+        if said[0] == "}":
+            _close(stack, token.start(), len(said), found)
+        elif said[0] == "{":
+            stack.append((-1, len(said)))
+        elif said[-1] == "{" and said != "\\{":
+            stack.append((token.end(), 1))
     return sorted(found)
+
+
+def _close(stack: list[tuple[int, int]], at: int, count: int, found: list[tuple[int, int]]) -> None:
+    """Takes `count` open braces from the stack; the boxes among them end there."""
+    end = at + count
+    while stack and at < end:
+        begin, braces = stack.pop()
+        if begin >= 0:
+            found.append((begin, at))
+        elif braces > end - at:
+            stack.append((-1, braces - (end - at)))
+        at += braces
+
+
+def _start(text: str) -> int:
+    """Where the last boxes begin that are looked at; -1 without any."""
+    starts = []
+    for name in ("\\boxed", "\\fbox"):
+        at, left = len(text), _MOST
+        while left and (before := text.rfind(name, 0, at)) >= 0:
+            at, left = before, left - 1
+        starts.append((at, left))
+    whole = [at for at, left in starts if left and at < len(text)]
+    return max((at for at, left in starts if not left), default=min(whole, default=-1))
 
 
 def _contents(text: str, spans: list[tuple[int, int]]) -> list[str]:

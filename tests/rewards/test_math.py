@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hostile_math import DEEP, HOSTILE
 
 from posttrain.config.registries import REWARDS
 from posttrain.data.types import Prompt, Score
@@ -123,67 +124,19 @@ def test_boxes(text, contents):
     assert boxed(text) == contents
 
 
-DEEP = 100_000
+def test_of_many_boxes_the_last_are_looked_at_and_a_run_of_braces_is_one_step():
+    assert boxed("".join(f"\\boxed{{{i}}}\\fbox{{f}}" for i in range(5000)))[-2:] == ["4999", "f"]
+    assert boxed("\\fbox{1}" + "\\boxed{2}" * 5000 + "\\boxed{3}")[-1] == "3"
+    assert len(boxed("\\boxed{2}" * 5000)) == 1000
+    assert boxed("\\boxed{{{{a}}b}}}}} \\boxed{{c}") == ["{{{a}}b}", "c"][:1]
+    assert boxed("\\boxed{a\\fbox{{b}}}}c}") == ["a\\fbox{{b}}", "{b}"]
+    began = time.process_time()
+    assert boxed("\\boxed{" * DEEP + "7" + "}" * DEEP)[-1] == "7"
+    assert boxed("\\boxed{" + "{" * DEEP + "7" + "}" * DEEP + "}")[0].strip("{}") == "7"
+    assert time.process_time() - began < 0.3
 
 
-@pytest.mark.parametrize(
-    "completion",
-    [
-        "\\boxed{" * DEEP,
-        "\\boxed{" * DEEP + "}" * DEEP,
-        "\\boxed{" + "{" * DEEP + "1" + "}" * DEEP + "}",
-        "\\boxed{" + "{" * DEEP,
-        "}" * DEEP + "\\boxed{" + "}" * DEEP,
-        "\\boxed{1}" * DEEP,
-        "\\boxed{" + "(" * 900 + "1" + ")" * 900 + "}",
-        "\\boxed{" + "{" * 900 + "1" + "}" * 900 + "}",
-        "\\boxed{" + "\\sqrt{" * 300 + "2" + "}" * 300 + "}",
-        "\\boxed{" + "\\frac{" * 300 + "}",
-        "\\boxed{" + "1+" * 3000 + "1}",
-        "\\boxed{\x00}",
-        "\\boxed{7\x002}",
-        "\\boxed{72\ud800}",
-        "\ud800\\boxed{\udfff}",
-        "\\boxed{9**9**9**9}",
-        "\\boxed{((9^{9999})^{9999})^{9999}}",
-        "\\boxed{10^{999!}}",
-        "\\boxed{10^{9999\\cdot 9999}}",
-        "\\boxed{10^{9e9}}",
-        "\\boxed{e^{99!}}",
-        "\\boxed{\\binom{9999}{5000}^{9999}}",
-        "\\boxed{(\\frac{1}{3})^{9999 \\times 9999}}",
-        "\\boxed{9!^{9!}}",
-        "\\boxed{10^{\\frac{1}{10^{-9}}}}",
-        "\\boxed{\\Gamma(9999999)}",
-        "\\boxed{\\sinh(10^9)}",
-        "\\boxed{" + "\\frac" * 390 + "1}",
-        "\\boxed{" + "\\exp" * 480 + "1}",
-        "\\boxed{" + ")" * 900 + "(" * 900 + "}",
-        "\\boxed{" + "2^" * 140 + "2}",
-        "\\boxed{(1+i)^{9999}}",
-        "\\boxed{\\cos^{9999}(1)}",
-        "\\boxed{9^{9^{9^{9}}}}",
-        "\\boxed{9^9^9^9}",
-        "\\boxed{10^{10^{10}}}",
-        "\\boxed{9^{99999999}}",
-        "\\boxed{(10^9)!}",
-        "\\boxed{99999!!}",
-        "\\boxed{\\binom{1000000000}{100000000}}",
-        "\\boxed{(x+1)^{100000}}",
-        "\\boxed{1/0}",
-        "\\boxed{0/0}",
-        "\\boxed{" + "9" * 5000 + "}",
-        "\\boxed{1e999999999}",
-        '\\boxed{__import__("os").system("exit 1")}',
-        '\\boxed{exec(open("/etc/passwd").read())}',
-        "\\boxed{\\input{/etc/passwd}}",
-        "\\boxed{$}",
-        "\\boxed{\\}",
-        "\\boxed{\\\\}",
-        "\\boxed{$72}$ \\boxed{}",
-    ],
-    ids=lambda text: ascii(text[:40]),
-)
+@pytest.mark.parametrize("completion", HOSTILE, ids=lambda text: ascii(text[:40]))
 def test_hostile_answers_are_wrong_at_once(completion):
     began = time.process_time()
     result = score(completion, "72")
