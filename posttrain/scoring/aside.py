@@ -31,30 +31,44 @@ from dataclasses import dataclass
 
 KNOWN = 8  # samples after which it is known how long they take
 UNKNOWN = 0.5  # seconds that are not suspicious before that
-TYPICAL = 10.0  # times the mean duration are suspicious
+RECENT, REORDER = 512, 32  # samples that count; after so many new ones they are looked at again
+TYPICAL = 10.0  # times the mean duration are suspicious,
+SLOW = 0.02  # and so is more than all but this share of the samples take,
+SLOWEST = 0.005  # all but this share end
+MARGIN = 2.0  # times
 LEAST = 0.003  # seconds that are never suspicious: the kernel may have had something else to do
 MOST = 128  # processes set aside
-FAIR = 0.15  # seconds of a core that a stuck sample gets at full priority
+FAIR = (0.03, 0.15)  # seconds of a core that a stuck sample gets at full priority, at least and at most
 
 
 class Durations:
-    """How long samples take that come to an end: the mean over the last ones."""
+    """How long samples take that come to an end: the last ones."""
 
     def __init__(self) -> None:
-        self._recent: deque[float] = deque()
-        self._sum = 0.0
+        self._recent: deque[float] = deque(maxlen=RECENT)
+        self._new = 0  # since the last time they were put in order
+        self._delay, self._fair = UNKNOWN, FAIR[1]
 
     def add(self, seconds: float) -> None:
         self._recent.append(seconds)
-        self._sum += seconds
-        if len(self._recent) > 512:
-            self._sum -= self._recent.popleft()
+        self._new += 1
+        if len(self._recent) == KNOWN or self._new == REORDER:
+            self._order()
+
+    def _order(self) -> None:
+        self._new = 0
+        ordered = sorted(self._recent)
+        slow, slowest = (ordered[int(len(ordered) * (1 - share))] for share in (SLOW, SLOWEST))
+        self._delay = max(LEAST, min(TYPICAL * sum(ordered) / len(ordered), MARGIN * slow))
+        self._fair = min(FAIR[1], max(FAIR[0], MARGIN * slowest))
 
     def delay(self) -> float:
         """Seconds after which the samples behind one are given to another worker."""
-        if len(self._recent) < KNOWN:
-            return UNKNOWN
-        return max(LEAST, TYPICAL * self._sum / len(self._recent))
+        return self._delay
+
+    def fair(self) -> float:
+        """Seconds of a core that a stuck sample gets at full priority."""
+        return self._fair
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import selectors
 import time
 from dataclasses import replace
 
-from posttrain.scoring.aside import FAIR, MOST, Look, resident
+from posttrain.scoring.aside import MOST, Look, resident
 from posttrain.scoring.process import ScorerBroken, WorkerProcess, Zygote, ZygoteProcess, ending
 from posttrain.scoring.wire import Setup
 
@@ -149,7 +149,7 @@ class Crew:
         self.workers = []
 
     # ---- stuck ones ----
-    def room(self) -> bool:
+    def room(self, fair: float) -> bool:
         """Whether one more may be set aside. One that has had its share of a core makes room."""
         stuck = [w for w in self.workers if w.aside]
         if self.alone or len(stuck) >= MOST or self._memory(stuck) > self.count * self.setup.memory_mb << 20:
@@ -158,15 +158,20 @@ class Crew:
         if len(awake) < self.count:
             return True
         for worker in awake:
-            if worker.look.burnt - worker.burnt > FAIR:
+            if worker.look.burnt - worker.burnt > fair:
                 worker.parent.lower(worker)
-                return worker.lowered > 1 or self.room()
+                return worker.lowered > 1 or self.room(fair)
         return False
 
-    def ease(self) -> None:
-        """Has those that have had their share step back a little."""
+    def ease(self, fair: float) -> None:
+        """Has those that have had their share step back: half as many as there are workers a little, others behind."""
         for worker in self.workers:
-            if worker.aside and not worker.lowered and self._looked(worker).burnt - worker.burnt > FAIR:
+            if worker.aside and not worker.lowered and self._looked(worker).burnt - worker.burnt > fair:
+                worker.parent.lower(worker)
+        most = max(1, self.count // 2)
+        eased = [w for w in self.workers if w.aside and w.lowered == 1]
+        if len(eased) > most:
+            for worker in [w for w in eased if self._looked(w).running][:-most]:
                 worker.parent.lower(worker)
 
     def set_aside(self, worker: WorkerProcess) -> None:

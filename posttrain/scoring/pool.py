@@ -120,7 +120,7 @@ class Pool:
         delay = self._durations.delay()
         for worker in list(crew.workers):
             self._check_clock(crew, worker, delay)
-        crew.ease()
+        crew.ease(self._durations.fair())
         crew.fill()
         for worker in crew.serving():
             self._feed(crew, worker)
@@ -211,7 +211,7 @@ class Pool:
         if worker not in crew.workers or worker.closed or not self._overdue(worker, delay):
             return
         if not self._overdue(worker, self._setup.timeout):
-            if crew.room():
+            if crew.room(self._durations.fair()):
                 self._set_aside(crew, worker)
         elif worker.inflight:
             limit = f"scoring.timeout = {self._setup.timeout:g} s"

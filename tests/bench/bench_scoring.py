@@ -1,9 +1,10 @@
-"""Prints the throughput of scoring, asserts nothing: `python tests/bench/bench_scoring.py [seconds a run] [repeats]`.
+"""Prints the throughput of scoring, asserts nothing: `python tests/bench/bench_scoring.py [seconds a run] [repeats] [only]`.
 
-First what the math reward does alone. Then the same answers without and with 1 % that hang until scoring.timeout, turn
-and turn about in one run: the ratio counts, for the machine may be doing something else beside. `healthy` is until the
-last answer that does not hang has its verdict, `all` until the last hung one has been killed; no batch with a hung
-answer can end before scoring.timeout.
+First what a reward does alone. Then the same answers without and with 1 % pathological ones, turn and turn about in one
+run: the ratio counts, for the machine may be doing something else beside. They are the math reward's hostile answers
+(its tests' list: powers of powers, 10^5 braces, 900 kB of boxes ...), and ones in which a reward hangs until
+scoring.timeout. `healthy` is until the last other answer has its verdict, `all` until the last of them has; no batch
+with a hung answer can end before scoring.timeout.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent), str(ROOT / "tests/rewards")]
 
-from hanging import BURNS, BURNS_IN_C, SLEEPS, HangingMath  # noqa: E402
+from hanging import BURNS, BURNS_IN_C, SLEEPS, Even, HangingMath  # noqa: E402
+from hostile_math import HOSTILE  # noqa: E402
 
 from posttrain.data.types import Prompt  # noqa: E402
 from posttrain.scoring.scorer import Scorer  # noqa: E402
 
 Items = list[tuple[str, Prompt]]
+HOSTILE_MATH = "hostile math"
 BIG = re.compile(r"\^|\*\*|!|binom|choose")  # with other numbers these may hang by themselves
 TIMEOUT = 5.0  # seconds, the recipe's default
 WARM_UP = 0.6  # of the items are judged before the clock starts: it is the middle of a run that counts
@@ -67,17 +71,23 @@ def formulas(count: int, rng: random.Random) -> Items:
     return items
 
 
+def even(count: int, rng: random.Random) -> Items:
+    """For a reward that does not look at them."""
+    return [("", prompt("even", ""))] * count
+
+
 def with_hung(items: Items, kind: str) -> Items:
     """Every hundredth answer replaced."""
-    return [(kind, item[1]) if i % 100 == 50 else item for i, item in enumerate(items)]
+    texts = HOSTILE if kind == HOSTILE_MATH else (kind,)
+    return [(texts[i // 100 % len(texts)], item[1]) if i % 100 == 50 else item for i, item in enumerate(items)]
 
 
 class Run:
     """One pass over the items by a new scorer, which has been at work for a while."""
 
-    def __init__(self, before: Items, items: Items, workers: int) -> None:
-        hung = {i for i, (text, _) in enumerate(items) if text in (SLEEPS, BURNS, BURNS_IN_C)}
-        with Scorer({"math": (HangingMath(), 1.0)}, workers=workers, timeout=TIMEOUT) as scorer:
+    def __init__(self, reward: Any, before: Items, items: Items, workers: int) -> None:
+        hung = {i for i, (text, _) in enumerate(items) if text in (SLEEPS, BURNS, BURNS_IN_C, *HOSTILE)}
+        with Scorer({"one": (reward, 1.0)}, workers=workers, timeout=TIMEOUT) as scorer:
             scorer.score(before)
             began, cpu = time.perf_counter(), time.process_time()
             for i, item in enumerate(items):
@@ -107,11 +117,11 @@ def private(pid: int) -> int:
     return sum(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Private_"))
 
 
-def compare(name: str, items: Items, kind: str, workers: int, repeats: int) -> None:
+def compare(name: str, reward: Any, items: Items, kind: str, workers: int, repeats: int) -> None:
     healthy, total = [], []
     first = int(len(items) * WARM_UP)
     for _ in range(repeats):
-        clean, hung = (Run(x[:first], x[first:], workers) for x in (items, with_hung(items, kind)))
+        clean, hung = (Run(reward, x[:first], x[first:], workers) for x in (items, with_hung(items, kind)))
         healthy.append(hung.of_healthy / clean.rate)
         total.append(hung.rate / clean.rate)
         print(
@@ -123,20 +133,29 @@ def compare(name: str, items: Items, kind: str, workers: int, repeats: int) -> N
     print(f"{name:9} {kind:20} workers {workers}: median healthy {median(healthy):.0%}, all {median(total):.0%}\n")
 
 
-def main(seconds: float = 20.0, repeats: int = 3) -> None:
+def main(seconds: float = 20.0, repeats: int = 3, only: str = "") -> None:
     rng = random.Random(0)
-    for name, make in (("formulas", formulas), ("sums", sums)):
-        probe = Run(make(1000, rng), make(1000, rng), 1)
+    for name, make, reward in (
+        ("formulas", formulas, HangingMath()),
+        ("sums", sums, HangingMath()),
+        ("even", even, Even()),
+    ):
+        kinds = [kind for kind in (HOSTILE_MATH, SLEEPS, BURNS, BURNS_IN_C) if only in f"{name} {kind}"]
+        if name == "even":
+            kinds = [kind for kind in kinds if kind != HOSTILE_MATH]
+        if not kinds:
+            continue
+        probe = Run(reward, make(1000, rng), make(1000, rng), 1)
         parent = 1e6 * probe.cpu / 1000
         print(
             f"{name:9} workers 1: {probe.rate:6.0f} a second, {parent:.0f} us of the parent's time a sample", flush=True
         )
         for workers in (1, 2):
-            items = make(int(probe.rate * seconds / (1 - WARM_UP)), rng)
-            for kind in (SLEEPS, BURNS, BURNS_IN_C):
-                compare(name, items, kind, workers, repeats)
+            items = make(int(probe.rate * workers * seconds / (1 - WARM_UP)), rng)
+            for kind in kinds:
+                compare(name, reward, items, kind, workers, repeats)
 
 
 if __name__ == "__main__":
-    print(f"scoring.timeout {TIMEOUT:g} s, 1 % of the answers hang")
-    main(*(kind(text) for kind, text in zip((float, int), sys.argv[1:], strict=False)))
+    print(f"scoring.timeout {TIMEOUT:g} s, 1 % of the answers pathological")
+    main(*(kind(text) for kind, text in zip((float, int, str), sys.argv[1:], strict=False)))

@@ -13,7 +13,7 @@ from test_scorer import gone, hostile, obey, prompt
 
 from posttrain.scoring import crew, pool
 from posttrain.scoring.api import Part
-from posttrain.scoring.aside import KNOWN, UNKNOWN, Durations, Look, resident
+from posttrain.scoring.aside import FAIR, KNOWN, LEAST, UNKNOWN, Durations, Look, resident
 from posttrain.scoring.pool import ScorerBroken
 from posttrain.scoring.scorer import Scorer
 
@@ -167,12 +167,24 @@ def test_durations() -> None:
     durations = Durations()
     for _ in range(KNOWN - 1):
         durations.add(0.1)
-    assert durations.delay() == UNKNOWN
+    assert (durations.delay(), durations.fair()) == (UNKNOWN, FAIR[1])
     durations.add(0.1)
-    assert durations.delay() == pytest.approx(1.0)
+    assert durations.delay() == pytest.approx(0.2)
     for _ in range(1000):
         durations.add(0.001)
-    assert durations.delay() == pytest.approx(0.01)
+    assert (durations.delay(), durations.fair()) == (LEAST, FAIR[0])
+
+
+def test_samples_that_take_long_now_and_then_are_given_time() -> None:
+    durations = Durations()
+    for i in range(1024):
+        durations.add(0.05 if i % 100 == 0 else 0.002 + i % 2 * 0.004)
+    assert durations.delay() == pytest.approx(0.012)  # twice what all but one in fifty take
+    assert durations.fair() == pytest.approx(0.1)  # twice what all but one in two hundred take
+    for i in range(1024):
+        durations.add(0.5 if i % 20 == 0 else 0.001)
+    assert durations.delay() == pytest.approx(0.26, rel=0.1)  # ten times the mean
+    assert durations.fair() == FAIR[1]
 
 
 def test_a_look_at_this_process() -> None:
