@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from posttrain.learner.learner import Learner
     from posttrain.rollout.vllm_engine import VLLMEngine
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several of these share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 TINY = "{use: tiny, hidden: 64, layers: 2, heads: 2, kv_heads: 1, intermediate: 128, context: 128}"
 # The whole loop at its smallest: two real processes under ZeRO-2, a real engine, a warm-up that is too short to teach.
