@@ -7,19 +7,22 @@ samples that waited.
 What bounds the throughput then. Let a worker judge a sample in t seconds on average, a share p of the samples hang, and
 T be their limit.
 
-- Before anybody knows that one hangs, its worker has been silent for a delay of 10 t: what is left of the throughput is
-  1 / (1 + 10 p), ten elevenths with p = 1 %. Below 0.3 ms a sample the delay stays 3 ms, and more is lost, for starting
-  and ending a process costs some 15 ms of a core too.
+- Before anybody knows that one hangs, its worker has been silent for a delay: twice what all but one in fifty of the
+  last samples took, 10 t at most. Where all take about the same nothing much is lost, and a tenth with p = 1 % where a
+  few take most of the time. Below 0.3 ms a sample the delay stays 3 ms, and more is lost, for starting and ending a
+  process costs some 15 ms of a core too.
 - Hung samples that sleep cost a process each, p T / t of them for each worker: 50 with T = 5 s and 1 ms a sample. Above
   MOST a stuck worker keeps its place, so that no more than MOST / T hung samples pass in a second.
-- Those that burn a core are in the way of the workers and of others that are merely slow. Each has FAIR seconds of a
-  core at full priority, which is more than all but the rarest comparisons take; then it steps back, to a sixth of a core
-  that a worker wants too. No more of them than there are workers run like that: where another needs the place, the
-  oldest gets what others leave of a core. So at most one hung sample in FAIR seconds passes for each worker, 6 in a
-  second: with p = 1 % and cores enough that is 600 samples a second for each worker, or t = 1.7 ms. A sample that ends
-  but needs much more than FAIR seconds of a core may be late for its limit where no core is free; no other is. With two
-  workers on two cores and t = 3.5 ms, half of the throughput is left, and nine tenths where they sleep
-  (tests/bench/bench_scoring.py). A smaller FAIR gains little: more of the slow ones that do end are late then.
+- Those that burn a core are in the way of the workers and of others that are merely slow. Each has a share at full
+  priority: twice what all but one in two hundred of the last samples took, within FAIR. Then it steps back, to a sixth
+  of a core that a worker wants too; of those only half as many as there are workers run, the others have what is left
+  over. So one that does end but needs much more than nearly all others may be late for its limit where no core is
+  free; no other is.
+- What that makes of the throughput depends on the cores. With one to spare nine tenths are left for burning samples of
+  even length, and seven where the slowest healthy ones take fifty times the mean. Where as many workers as there are
+  cores are never idle, seven tenths are left for samples that all take 5 ms, and half for uneven ones of 3.5 ms on
+  average: one in a hundred of these takes 90 ms and more, so the hung ones cannot be told from them any sooner
+  (tests/bench/bench_scoring.py).
 - Whatever hangs last is waited for: a batch with a hung sample takes T at least.
 """
 
