@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SEED ?= 0
 ARGS ?=
 BIN := .venv/bin
+FAST = $(BIN)/python -m pytest -q -m "not slow" -n logical --maxprocesses 8 --dist loadfile
 
 .PHONY: help setup quickstart lint test test-fast clean
 
@@ -20,11 +21,11 @@ lint: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-test: test-fast ## ruff, mypy and all tests
-	@$(BIN)/python -m pytest -q -m slow $(ARGS) || [ $$? -eq 5 ] # 5: with these ARGS there is none
+test: lint ## ruff, mypy and all tests; ARGS="-k sandbox" for some
+	@$(if $(ARGS),$(BIN)/python -m pytest -q $(ARGS),$(FAST); code=$$?; $(BIN)/python -m pytest -q -m slow && exit $$code)
 
 test-fast: lint ## the same without the tests that start engines and processes
-	@$(BIN)/python -m pytest -q -m "not slow" -n auto --maxprocesses 8 --dist loadfile $(ARGS) || [ $$? -eq 5 ]
+	@$(FAST) $(ARGS)
 
 clean: ## remove caches, builds and .venv; runs/ stays
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -31,8 +31,9 @@ _LONGEST = 25  # words of a reference that is still an answer
 _LOOKED_AT = 16  # values of a wrong answer, for whether it can be read, and boxes beside it: there may be a thousand
 _UNUSABLE = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f\\ud800-\\udfff]")
 
-# Judged once before the workers are forked: the parser and the algebra behind it set themselves up at the first use of
-# each kind, which takes a second in all, and a worker that takes the place of a killed one finds it done.
+# Judged once before the workers are forked (by each of them where another reward prevents that): the parser and the
+# algebra behind it set themselves up at the first use of each kind, which takes a second in all, and a worker that
+# takes the place of a killed one finds it done.
 _FIRST = (
     ("2\\sqrt{3}", "\\sqrt{12}"),
     ("\\sqrt{2}+\\sqrt{3}", "3"),
@@ -82,7 +83,9 @@ class Math:
         library()
         for one, other in _FIRST:
             for gold, answer in ((one, other), (other, one)):
-                self(f"\\boxed{{{answer}}}", Prompt(id="first", source="first", messages=(), answer=gold))
+                Math.__call__(
+                    self, f"\\boxed{{{answer}}}", Prompt(id="first", source="first", messages=(), answer=gold)
+                )
 
     def __call__(self, completion: str, prompt: Prompt) -> Score:
         completion = mended(completion)

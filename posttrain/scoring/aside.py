@@ -9,7 +9,7 @@ T be their limit.
 
 - Before anybody knows that one hangs, its worker has been silent for a delay: twice what all but one in fifty of the
   last samples took, 10 t at most. Where all take about the same nothing much is lost, and a tenth with p = 1 % where a
-  few take most of the time. Below 0.3 ms a sample the delay stays 3 ms, and more is lost, for starting and ending a
+  few take most of the time. Below 1.5 ms a sample the delay stays 3 ms, and more is lost, for starting and ending a
   process costs some 15 ms of a core too.
 - Hung samples that sleep cost a process each, p T / t of them for each worker: 50 with T = 5 s and 1 ms a sample. Above
   MOST a stuck worker keeps its place, so that no more than MOST / T hung samples pass in a second.
@@ -17,7 +17,7 @@ T be their limit.
   priority: twice what all but one in two hundred of the last samples took, within FAIR. Then it steps back, to a sixth
   of a core that a worker wants too; of those only half as many as there are workers run, the others have what is left
   over. So one that does end but needs much more than nearly all others may be late for its limit where no core is
-  free; no other is.
+  free; no other is. Those that are late are not among the samples that count: nobody can tell them from hung ones.
 - What that makes of the throughput depends on the cores. With one to spare nine tenths are left for burning samples of
   even length, and seven where the slowest healthy ones take fifty times the mean. Where as many workers as there are
   cores are never idle, seven tenths are left for samples that all take 5 ms, and half for uneven ones of 3.5 ms on
@@ -34,7 +34,7 @@ from dataclasses import dataclass
 
 KNOWN = 8  # samples after which it is known how long they take
 UNKNOWN = 0.5  # seconds that are not suspicious before that
-RECENT, REORDER = 512, 32  # samples that count; after so many new ones they are looked at again
+RECENT, REORDER = 512, 16  # samples that count; after so many new ones they are looked at again
 TYPICAL = 10.0  # times the mean duration are suspicious,
 SLOW = 0.02  # and so is more than all but this share of the samples take,
 SLOWEST = 0.005  # all but this share end

@@ -7,7 +7,7 @@ import re
 # `\\` is a line break unless `boxed` follows it (models double the backslash); `\{` and `\}` are printed
 # braces; a run of braces is one token, for some texts end in 10^5 of them
 _TOKEN = re.compile(r"\\(?:boxed|fbox)\s*\{|\\\\(?!boxed|fbox)|\\[{}]|\{+|\}+")
-_MOST = 1000  # boxes of a kind that are looked at, from the end: more are a model that repeats itself
+_MOST = 1000  # boxes of a kind that are looked at, from the end, if one of them is complete: more are a repetition
 
 
 def boxed(text: str) -> list[str]:
@@ -16,9 +16,24 @@ def boxed(text: str) -> list[str]:
 
 
 def _spans(text: str) -> list[tuple[int, int]]:
-    start = _start(text)
-    if start < 0 or text.find("}", start) < 0:
+    first = min((at for at in (text.find("\\boxed"), text.find("\\fbox")) if at >= 0), default=-1)
+    if first < 0 or text.find("}", first) < 0:
         return []
+    late = max(first, _late(text, "\\boxed"), _late(text, "\\fbox"))
+    return _complete(text, late) or (_complete(text, first) if late > first else [])
+
+
+def _late(text: str, name: str) -> int:
+    """Where the last boxes of a kind begin that are looked at; -1 where all are."""
+    at = len(text)
+    for _ in range(_MOST):
+        if (at := text.rfind(name, 0, at)) < 0:
+            break
+    return at
+
+
+def _complete(text: str, start: int) -> list[tuple[int, int]]:
+    """Where the contents of the boxes begin and end that open at `start` or later."""
     found: list[tuple[int, int]] = []
     stack: list[tuple[int, int]] = []  # where the content of an open box begins, or -1 and a number of other braces
     for token in _TOKEN.finditer(text, start):
@@ -42,18 +57,6 @@ def _close(stack: list[tuple[int, int]], at: int, count: int, found: list[tuple[
         elif braces > end - at:
             stack.append((-1, braces - (end - at)))
         at += braces
-
-
-def _start(text: str) -> int:
-    """Where the last boxes begin that are looked at; -1 without any."""
-    starts = []
-    for name in ("\\boxed", "\\fbox"):
-        at, left = len(text), _MOST
-        while left and (before := text.rfind(name, 0, at)) >= 0:
-            at, left = before, left - 1
-        starts.append((at, left))
-    whole = [at for at, left in starts if left and at < len(text)]
-    return max((at for at, left in starts if not left), default=min(whole, default=-1))
 
 
 def _contents(text: str, spans: list[tuple[int, int]]) -> list[str]:

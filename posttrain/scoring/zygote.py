@@ -1,7 +1,7 @@
 """The process that workers are forked from: it has the rewards loaded, so a new worker takes milliseconds.
 
-Started by `posttrain.scoring.pool` with `python -c`, so that nothing of the trainer's main module is imported. It runs
-no reward itself, and it alone kills and reaps workers: a process number that it signals is still that worker's.
+Started by `posttrain.scoring.pool` with `python -c`, so that nothing of the trainer's main module is imported. It judges
+nothing that a policy wrote, and it alone kills and reaps workers: a process number that it signals is still that worker's.
 Workers share its memory until they write to it.
 
 Once something hangs, one worker judges some samples over again and then takes over: what a library has cached and
