@@ -19,7 +19,7 @@ T be their limit.
   over. So one that does end but needs much more than nearly all others may be late for its limit where no core is
   free; no other is. Those that are late are not among the samples that count: nobody can tell them from hung ones.
 - What that makes of the throughput depends on the cores. With one to spare nine tenths are left for burning samples of
-  even length, and seven where the slowest healthy ones take fifty times the mean. Where as many workers as there are
+  even length, and six to seven where the slowest healthy ones take fifty times the mean. Where as many workers as there are
   cores are never idle, seven tenths are left for samples that all take 5 ms, and half for uneven ones of 3.5 ms on
   average: one in a hundred of these takes 90 ms and more, so the hung ones cannot be told from them any sooner
   (tests/bench/bench_scoring.py).
