@@ -5,30 +5,26 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
-from fractions import Fraction
 
 from posttrain.scoring import units
 from posttrain.scoring.answers import (
     RATIO,
     choice,
-    close,
     decimal_comma,
     depth,
+    listed,
     number,
     plain,
-    same_ratio,
-    spelled,
     tight,
-    unwrapped,
     words,
 )
-from posttrain.scoring.latex import clean
+from posttrain.scoring.clock import is_time
+from posttrain.scoring.latex import clean, general
 from posttrain.scoring.shapes import Shape, nameless, shape
 from posttrain_rewards import _algebra as algebra
+from posttrain_rewards._values import SUBSCRIPT, plain_equal, same_value, without_unit
 
-_SUBSCRIPT = re.compile(r"([0-9A-F]+)_\{?\(?(\d+|\\text\{\w+\})\)?\}?$")
-_CLOCK = re.compile(r"(\d{1,2}:\d{2}(?::\d{2})?)\s*([ap])?\.?\s*(?:m\.?)?", re.IGNORECASE)
-_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}?")
+_TO = re.compile(r"(?<=[\d}])\s*\\text\{\s*to\s*\}\s*(?=[\d\\])|(?<=\d)\s+to\s+(?=\d)")
 _PARSED = 1000  # characters of a reference that is still parsed
 _PADDED = re.compile(r",\s*0\d")  # no number of a list begins with 0
 _CHOSEN = re.compile(
@@ -39,9 +35,16 @@ _CHOSEN = re.compile(
 
 def same(gold: str, answer: str, tolerance: float = 0.0) -> bool:
     """Both as they are written in their boxes."""
-    one, two = clean(gold), clean(answer)
+    one, two = general(clean(gold)), general(clean(answer))
+    if (parts := listed(one)) and parts == listed(two):
+        return True
+    ratios = [_TO.sub(":", text) for text in (one, two)]
+    if ratios != [one, two] and all(":" in text for text in ratios):  # 1 to 2 is 1:2, but no quotient
+        return plain_equal(*ratios, tolerance)
+    if (total := units.total(one)) and (other := units.total(two)) and max(total.terms, other.terms) > 1:
+        return total[:2] == other[:2]
     whole = _no_numbers(one) or _CHOSEN.match(one) or _CHOSEN.match(two)  # a sentence may hold commas
-    if whole and _value(one, two, tolerance):
+    if whole and _single(one, two, tolerance):
         return True
     found = shape(two)
     reference = shape(one)
@@ -49,7 +52,7 @@ def same(gold: str, answer: str, tolerance: float = 0.0) -> bool:
         return True
     for ours, theirs in ((decimal_comma(one), two), (one, decimal_comma(two))):  # 2,74 for 2.74, never for 2,74
         if ours and theirs and "," not in ours + theirs and "." in ours and "." in theirs:
-            return _plain_equal(ours, theirs, tolerance)
+            return plain_equal(ours, theirs, tolerance)
     if "," in one and (reference.kind == "atom" or found.kind == "atom"):  # 100,200,300 may be three numbers
         return not _PADDED.search(one + two) and _matches(
             shape(one, thousands=False), shape(two, thousands=False), tolerance
@@ -70,11 +73,11 @@ def _leaves(found: Shape) -> list[str]:
 
 
 def _readable(text: str) -> bool:
-    value, _ = _without_unit(text.removesuffix("%"))
+    value, _ = without_unit(text.removesuffix("%"))
     bare = tight(value)
     if not bare:
         return False
-    if number(plain(value)) is not None or _is_words(value) or _SUBSCRIPT.fullmatch(bare) or RATIO.fullmatch(bare):
+    if number(plain(value)) is not None or _is_words(value) or SUBSCRIPT.fullmatch(bare) or RATIO.fullmatch(bare):
         return True
     if len(value) > _PARSED or depth(value) > 32:  # minutes in the parser, and no answer
         return False
@@ -86,7 +89,7 @@ def _is_words(text: str) -> bool:
 
 
 def _no_numbers(text: str) -> bool:
-    return words(text) is not None or bool(_CLOCK.fullmatch(unwrapped(text)))
+    return words(text) is not None or is_time(text)
 
 
 def _matches(gold: Shape, answer: Shape, tolerance: float) -> bool:
@@ -107,7 +110,7 @@ def _matches(gold: Shape, answer: Shape, tolerance: float) -> bool:
     kinds = (gold.kind, answer.kind)
     match kinds:
         case ("atom", "atom"):
-            if _value(gold.text, answer.text, tolerance):
+            if _single(gold.text, answer.text, tolerance):
                 return True
             return bool(gold.name and answer.name) and algebra.same_equation(
                 (gold.name, gold.text), (answer.name, answer.text)
@@ -136,6 +139,16 @@ def _matches(gold: Shape, answer: Shape, tolerance: float) -> bool:
             return "\\begin" in gold.text and "\\begin" in answer.text and algebra.equal(gold.text, answer.text)
         case ("matrix", "tuple") | ("tuple", "matrix"):
             return 1 in (gold.width, answer.width) and each(gold.items, answer.items)
+        case ("matrix", "interval"):  # [1, 2] as a vector
+            return gold.width in (1, 2) and answer.closed == (True, True) and each(gold.items, answer.items)
+        case ("residues", "residues"):
+            return gold.text == answer.text
+        case ("residues", "atom"):
+            return len(gold.items) == 1 and _single(gold.items[0].text, answer.text, tolerance)
+        case ("atom", "residues"):
+            return len(answer.items) == 1 and _single(gold.text, answer.items[0].text, tolerance)
+        case ("pieces", "pieces"):
+            return _some_order(gold.items, answer.items, tolerance)
     return False
 
 
@@ -168,6 +181,8 @@ def _clash(gold: str, answer: str) -> bool:
         return False
     ours, theirs = (re.sub(r"[|\s]|\([^()]*\)|_\{?\w+\}?|\\text|[{}]", "", name).lower() for name in (gold, answer))
     calls = [name.endswith(")") for name in (gold, answer)]
+    if all(calls) and ours == theirs and all(re.search(r"\(.*\d.*\)", name) for name in (gold, answer)):  # P(X=0), f(2)
+        return re.sub(r"[\s{}]", "", gold) != re.sub(r"[\s{}]", "", answer)
     primes = ours.count("'") != theirs.count("'")
     return ours != theirs and (primes or not (any(calls) and "y" in (ours, theirs)))
 
@@ -178,9 +193,9 @@ def _equations(gold: Shape, answer: Shape, tolerance: float) -> bool:
         left, right = answer.items[0].text, answer.items[1].text
         letters = set(re.findall(r"(?<![a-zA-Z\\])[a-zA-Z](?![a-zA-Z])", re.sub(r"\\[a-zA-Z]+|_\{?\w+\}?", "", left)))
         if not letters:
-            return _value(gold.text, right, tolerance) and _value(gold.text, left, tolerance)
+            return _single(gold.text, right, tolerance) and _single(gold.text, left, tolerance)
         alone = len(letters) == 1 and not re.fullmatch(r"\|[^|]*\|", left.strip())
-        return not alone and _value(gold.text, right, tolerance)
+        return not alone and right.strip() != "0" and _single(gold.text, right, tolerance)
     sides = [
         (found.items[0].text, found.items[1].text) if found.kind == "equation" else (found.name, found.text)
         for found in (gold, answer)
@@ -188,17 +203,10 @@ def _equations(gold: Shape, answer: Shape, tolerance: float) -> bool:
     return all(all(pair) for pair in sides) and algebra.same_equation(sides[0], sides[1])
 
 
-def _value(gold: str, answer: str, tolerance: float) -> bool:
-    """Two single values, each with its percent sign, unit and words around it."""
-    gold, answer = spelled(gold), spelled(answer)
+def _single(gold: str, answer: str, tolerance: float) -> bool:
+    """Two single values, or letters of a choice and what they stand for."""
     if tight(gold) == tight(answer):
         return True
-    clocks = [_CLOCK.fullmatch(unwrapped(text)) for text in (gold, answer)]
-    if clocks[0] or clocks[1]:
-        if not (clocks[0] and clocks[1]) or clocks[0][1] != clocks[1][1]:
-            return False
-        halves = {clock[2].lower() for clock in clocks if clock and clock[2]}
-        return len(halves) < 2
     if (letter := choice(gold)) is not None:
         chosen = _CHOSEN.match(answer)
         return letter == ((chosen[1] or chosen[2]).lower() if chosen else choice(answer, bare=True))
@@ -206,93 +214,7 @@ def _value(gold: str, answer: str, tolerance: float) -> bool:
         letter, rest = (chosen[1] or chosen[2]).lower(), clean(chosen["rest"])
         if other := _CHOSEN.match(answer):  # (A) 6 is not (A) 5
             return letter == (other[1] or other[2]).lower() and same(rest, clean(other["rest"]), tolerance)
-        return letter == choice(answer) or _value(rest, answer, tolerance)
+        return letter == choice(answer) or _single(rest, answer, tolerance)
     if chosen := _CHOSEN.match(answer):
         answer = clean(chosen["rest"])
-    gold, answer = units.unled(gold, answer)
-    if (wanted := words(gold)) is not None:
-        return words(answer) == wanted
-    percents = [text.rstrip().endswith("%") for text in (gold, answer)]
-    gold, answer = (text.rstrip().removesuffix("%").strip() for text in (gold, answer))
-    taken = [units.take(text) for text in (gold, answer)]
-    scaled = [unit.split() for _, unit in taken if unit and units.changing(unit)]
-    if scaled:  # 5 halves are 5 halves and nothing else that can be told from words
-        return len(scaled) == 2 and scaled[0] == scaled[1] and _plain_equal(taken[0][0], taken[1][0], tolerance)
-    (ours, our_unit), (theirs, their_unit) = _without_unit(gold), _without_unit(answer)
-    if any(percents):
-        if our_unit or their_unit:
-            return False
-        if percents[0] != percents[1]:
-            hundredth = _number_equal(ours, theirs, tolerance, Fraction(1, 100) if percents[1] else Fraction(100))
-            # 50 for 50%, and 50% for 50 where it cannot be a share of 1
-            whole = percents[0] or ((wanted_number := number(plain(ours))) is not None and abs(wanted_number[0]) > 1)
-            return hundredth or (whole and _plain_equal(ours, theirs, tolerance))
-    factor = _conversion(our_unit, their_unit)
-    if factor is None:
-        return False
-    return _plain_equal(ours, theirs, tolerance) if factor == 1 else _number_equal(ours, theirs, tolerance, factor)
-
-
-def _without_unit(text: str) -> tuple[str, str]:
-    value, unit = units.take(text)
-    known = units.read(unit) is not None
-    counts = known or (re.search(r"\d|\\pi|\\sqrt", value) and not units.changing(unit))
-    return (value, unit) if unit and counts else (text, "")
-
-
-def _conversion(gold: str, answer: str) -> Fraction | None:
-    """By how much the answer is to be multiplied; None if it measures something else."""
-    if not gold or not answer:
-        return Fraction(1)
-    ours, theirs = units.read(gold), units.read(answer)
-    if ours is None:  # students, units: whatever is counted
-        return Fraction(1)
-    if theirs is None or ours[0] != theirs[0]:
-        return None
-    return theirs[1] / ours[1]
-
-
-def _number_equal(gold: str, answer: str, tolerance: float, factor: Fraction) -> bool:
-    ours, theirs = number(plain(gold)), number(plain(answer))
-    if ours is None or theirs is None:
-        return False
-    return _close(ours, (theirs[0] * factor, theirs[1]), tolerance, "")
-
-
-def _close(ours: tuple[Fraction, bool], theirs: tuple[Fraction, bool], tolerance: float, written: str) -> bool:
-    if tolerance and abs(ours[0] - theirs[0]) <= Fraction(tolerance) * abs(ours[0]):
-        return True
-    if ours[1] and theirs[1]:
-        return ours[0] == theirs[0]
-    if ours[1] and ours[0].denominator == 1:  # 0.9999999 is not 1, 3.0 is 3
-        return abs(ours[0] - theirs[0]) <= Fraction(1, 10**12) * abs(ours[0])
-    return close(ours[0], theirs[0])
-
-
-def _said(text: str) -> set[str]:
-    return {" ".join(said.lower().split()) for said in _TEXT.findall(text)}
-
-
-def _plain_equal(gold: str, answer: str, tolerance: float) -> bool:
-    """Without units and words."""
-    gold, answer = clean(gold), clean(answer)
-    one, two = tight(gold), tight(answer)
-    if one == two:
-        return bool(one)
-    ours_based, theirs_based = _SUBSCRIPT.fullmatch(one), _SUBSCRIPT.fullmatch(two)
-    if ours_based and theirs_based:
-        return ours_based[1] == theirs_based[1] and spelled(ours_based[2]) == spelled(theirs_based[2])
-    if ours_based or theirs_based:  # the base may be left out, not added
-        return ours_based is not None and ours_based[1] == two
-    ours, theirs = number(plain(gold)), number(plain(answer))
-    if ours is not None and theirs is not None:
-        return _close(ours, theirs, tolerance, two)
-    if RATIO.fullmatch(one) or RATIO.fullmatch(two):
-        return same_ratio(one, two)
-    if (
-        words(answer) is not None
-        or _said(answer) - _said(gold)
-        or any(map(units.changing, _said(gold) - _said(answer)))
-    ):
-        return False
-    return algebra.equal(gold, answer)
+    return same_value(gold, answer, tolerance)

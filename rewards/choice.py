@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from posttrain.data.types import Prompt, Score
 from posttrain.scoring.api import REWARDS
-from posttrain.scoring.boxed import boxed, tagged
+from posttrain.scoring.boxed import boxed
+from posttrain.scoring.stated import behind_reasoning, tagged
 
 _STATED = re.compile(
     r"(?i:answer|choice|option)\**\s*(?i:is|:)?\s*:?\s*\**\s*(?i:option|choice)?\s*(\(?[A-Z]\)?)(?![A-Za-z'])"
@@ -77,6 +78,7 @@ class Choice:
         return found.pop() if len(found) == 1 else None
 
     def _chosen(self, completion: str) -> str | None:
+        completion = behind_reasoning(completion)
         for texts in (boxed(completion), tagged(completion)):
             if texts:
                 return self._letter(texts[-1])

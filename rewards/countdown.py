@@ -12,7 +12,8 @@ from fractions import Fraction
 
 from posttrain.data.types import Prompt, Score
 from posttrain.scoring.api import REWARDS
-from posttrain.scoring.boxed import boxed, tagged
+from posttrain.scoring.boxed import boxed
+from posttrain.scoring.stated import behind_reasoning, tagged
 
 LONGEST = 300  # characters of an expression
 _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
@@ -101,6 +102,7 @@ def _task(prompt: Prompt) -> tuple[Counter[int], Fraction] | None:
 
 
 def _expression(completion: str) -> str:
+    completion = behind_reasoning(completion)
     for texts in (boxed(completion), tagged(completion)):
         if texts:
             return texts[-1]

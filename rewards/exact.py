@@ -8,7 +8,8 @@ from typing import Literal
 
 from posttrain.data.types import Prompt, Score
 from posttrain.scoring.api import REWARDS
-from posttrain.scoring.boxed import boxed, tagged
+from posttrain.scoring.boxed import boxed
+from posttrain.scoring.stated import behind_reasoning, tagged
 
 
 @REWARDS.register("exact")
@@ -36,8 +37,8 @@ class Exact:
         texts = {
             "whole": lambda: [completion],
             "last_line": lambda: completion.strip().splitlines(),
-            "box": lambda: boxed(completion),
-            "tag": lambda: tagged(completion),
+            "box": lambda: boxed(behind_reasoning(completion)),
+            "tag": lambda: tagged(behind_reasoning(completion)),
         }[self.where]()
         return texts[-1].strip() if texts else None
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from posttrain.data.types import Prompt, Score
 from posttrain.scoring.api import REWARDS
-from posttrain.scoring.boxed import TAIL, boxed, tagged
+from posttrain.scoring.boxed import boxed
+from posttrain.scoring.stated import TAIL, behind_reasoning, tagged
 
 # Names are short, and blanks are never given back: the time grows with the text and not with its square.
 _ROLE = re.compile(
@@ -70,6 +71,7 @@ def _roles(text: str) -> dict[str, str | None]:
 
 
 def _final(completion: str, people: int) -> str:
+    completion = behind_reasoning(completion)
     for texts in (tagged(completion), boxed(completion)):
         if texts:
             return texts[-1][-TAIL:]

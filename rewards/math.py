@@ -19,16 +19,21 @@ from annotated_types import Ge, Lt
 from posttrain.data.types import Prompt, Score
 from posttrain.scoring.answers import oversized, tight
 from posttrain.scoring.api import REWARDS
-from posttrain.scoring.boxed import boxed, lenient, together, undressed
+from posttrain.scoring.boxed import boxed, together
 from posttrain.scoring.latex import mended
+from posttrain.scoring.stated import behind_reasoning, lenient, undressed
 from posttrain_rewards._algebra import library
 from posttrain_rewards._equality import readable, same
 
 # a worked solution as reference, not just its answer
 _WORKED = re.compile(r"####|<answer>|\b[Aa]nswer\b\**\s*(?:is|:)")
 _WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_SHORT = 1000  # characters of a completion that may be nothing but the reference, such as `odd $n$`
 _LONGEST = 25  # words of a reference that is still an answer
 _LOOKED_AT = 16  # values of a wrong answer, for whether it can be read, and boxes beside it: there may be a thousand
+_WORKED_OUT = re.compile(
+    r"\\(?:lim|i*int|sum|prod)(?![a-zA-Z]).*\}[^{}]*=|\\(?:lim|i*int|sum|prod)(?![a-zA-Z])[^=]*=[^{}]*$"
+)
 _UNUSABLE = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f\\ud800-\\udfff]")
 
 # Judged once before the workers are forked (by each of them where another reward prevents that): the parser and the
@@ -63,6 +68,7 @@ _FIRST = (
 class Math:
     r"""1 if the last `\boxed{}` equals the reference answer, else 0.
 
+    Where a completion ends its reasoning with `</think>`, only what stands behind it is looked at.
     The reference may be plain (`72`, `1,234`, `\frac{1}{2}`), in a box, or a worked solution that ends with the
     answer. Boxes joined by `and` or a comma are also read as one answer of several values. Without a box the answer
     is looked for in the text, or the value is 0 where `extraction` is strict; the part `format` says whether there is
@@ -88,9 +94,10 @@ class Math:
                 )
 
     def __call__(self, completion: str, prompt: Prompt) -> Score:
-        completion = mended(completion)
-        found = self._found(completion)
+        completion = behind_reasoning(mended(completion))
         gold = _reference(prompt.answer)
+        whole = self.extraction == "lenient" and len(completion) < _SHORT and tight(completion) == tight(gold)
+        found = [gold] if whole else self._found(completion)
         if _UNUSABLE.search(gold) or not readable(gold):
             return Score(value=None, status="unparseable", detail=f"reference answer {ascii(prompt.answer)[:200]}")
         if not found:
@@ -118,11 +125,10 @@ class Math:
 
     def answer(self, completion: str, prompt: Prompt) -> str | None:
         """What is compared with the reference."""
-        found = self._found(completion)
+        found = self._found(behind_reasoning(mended(completion)))
         return found[-1] if found else None
 
     def _found(self, completion: str) -> list[str]:
-        completion = mended(completion)
         if found := boxed(completion):
             return [undressed(content) for content in found]
         return lenient(completion) if self.extraction == "lenient" else []
@@ -161,7 +167,13 @@ def _verdict(gold: str, answer: str, tolerance: float) -> tuple[bool, bool, str]
         return True, True, ""
     if _UNUSABLE.search(answer):
         return False, False, "control characters or lone surrogates in the answer"
-    if (reason := oversized(answer)) and not oversized(gold):
+    if (reason := oversized(computed(answer))) and not oversized(gold):
         return False, False, f"not evaluated: {reason}"
     right = same(gold, answer, tolerance)  # it keeps what it parsed, so that looking once more is cheap
     return right, right or readable(answer, _LOOKED_AT), ""
+
+
+def computed(answer: str) -> str:
+    """What is compared of an answer such as `\\int_0^1 x\\,dx = 1/2`: nobody works out its left side."""
+    text = answer.strip().lstrip("$ ")
+    return text.rpartition("=")[2] if _WORKED_OUT.match(text) else answer

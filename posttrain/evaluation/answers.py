@@ -15,7 +15,8 @@ from typing import Any
 
 from posttrain.config.registries import REWARDS
 from posttrain.data.types import Prompt
-from posttrain.scoring.boxed import boxed, tagged
+from posttrain.scoring.boxed import boxed
+from posttrain.scoring.stated import behind_reasoning, tagged
 
 Grader = str | Mapping[str, Any]  # a reward's name, or {use: name, setting: value}
 _NOBODY = Prompt(id="", source="", messages=(), answer="")
@@ -33,7 +34,8 @@ def extract(grader: Grader, completion: str, prompt: Prompt | None = None) -> st
     if hasattr(reward, "answer"):
         found = reward.answer(completion, prompt or _NOBODY)
     else:
-        found = next((texts[-1] for texts in (boxed(completion), tagged(completion)) if texts), None)
+        said = behind_reasoning(completion)
+        found = next((texts[-1] for texts in (boxed(said), tagged(said)) if texts), None)
     return found.strip() or None if found is not None else None
 
 

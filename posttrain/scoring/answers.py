@@ -32,7 +32,7 @@ _NUMBER = re.compile(
     rf"(?P<sign>[-+−]?)\s*(?:\\?\$\s*)?(?:"
     rf"(?P<whole>{_INTEGER})(?P<point>\.\d*)?|(?P<bare>\.\d+)"
     r"|(?P<units>\d+)?\s*\\frac\s*(?:\{\s*(?P<top>[-−]?\d+)\s*\}\s*\{\s*(?P<bottom>\d+)\s*\}|(?P<top1>\d)\s*(?P<bottom1>\d))"
-    r"|(?:(?P<units2>\d+)\s+)?(?P<top2>\d+)\s*/\s*(?P<bottom2>\d+)"
+    r"|(?:(?P<units2>\d+)[^\S\r\n]+)?(?P<top2>\d+)\s*/\s*(?P<bottom2>\d+)"
     r")(?:\s*(?:\\times|\\cdot|\*|×)\s*10\s*(?:\^|\*\*)\s*\{?\s*(?P<ten>[-+−]?\d{1,4})\s*\}?|[eE](?P<e>[-+]?\d{1,4}))?",
     re.ASCII,
 )
@@ -55,7 +55,7 @@ def number(text: str) -> tuple[Fraction, bool] | None:
         top = (part["top"] or part["top1"] or part["top2"]).replace("−", "-")
         bottom = part["bottom"] or part["bottom1"] or part["bottom2"]
         units = part["units"] or part["units2"] or "0"
-        if int(bottom) == 0 or (int(units) and int(top) < 0):
+        if int(bottom) == 0 or (int(units) and not 0 <= int(top) < int(bottom)):
             return None
         value = int(units) + Fraction(int(top), int(bottom))
     power = int((part["ten"] or part["e"] or "0").replace("−", "-"))
@@ -84,10 +84,21 @@ def same_ratio(gold: str, answer: str) -> bool:
     return len(one) == len(two) and all(a * two[0] == b * one[0] for a, b in zip(one, two, strict=True))
 
 
-_WORDS = re.compile(r"[A-Za-z][A-Za-z\d\s.,;'’&/()-]*")
+CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # scripts that are written without blanks
+_ALPHABETS = f"A-Za-zÀ-ɏЀ-ӿ{CJK}"
+_WORDS = re.compile(rf"[{_ALPHABETS}][{_ALPHABETS}\d\s.,;'’&/()。，、-]*")
 _CHOICE = re.compile(r"(?:[Oo]ption|[Cc]hoice)?\s*\(?\s*([A-Z])\s*\)?\s*[.:]?")
 _LETTER = re.compile(r"(?:option|choice)?\s*\(?\s*([a-z])\s*\)?\s*[.:]?", re.IGNORECASE)
-_LETTERS = re.compile(r"[A-Za-z]{3,}")
+_LETTERS = re.compile(rf"[A-Za-zÀ-ɏЀ-ӿ]{{3,}}|[{CJK}]")
+_STARTS = re.compile(rf"[A-Za-z]{{3,}}[\s,.]|[{CJK}]")  # with words, and not 5 as in 5 cm
+_WORD = re.compile(rf"[a-zà-ɏѐ-ӿ{CJK}]+|\d+|,")
+_SAME = {  # one way of saying it
+    "dne": "doesnotexist", "emptyset": "nosolution", "theemptyset": "nosolution", "thereisnosolution": "nosolution",
+    "therearenosolution": "nosolution", "nosolutionexist": "nosolution",
+}  # fmt: skip
+_SUBJECT = re.compile(
+    r"the(?:limit|serie|sequence|integral|improperintegral|sum|product)(?=doe|diverge|converge|i(?:s|nf))"
+)
 _NAMES = {
     "infinity", "inf", "sqrt", "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "log", "exp", "abs",
     "max", "min", "gcd", "lcm", "mod", "percent",
@@ -114,16 +125,19 @@ def words(text: str) -> str | None:
     math-verify reads words as products of letters, in which every anagram is equal.
     """
     bare = unwrapped(text)
+    if bare == "\\emptyset":
+        return "nosolution"
     if not _WORDS.fullmatch(bare):
         return None
     runs = _LETTERS.findall(bare) or (["no"] if bare.lower() == "no" else [])
     if not runs or any(run.lower() in _NAMES for run in runs):
         return None
-    if re.search(r"\d", bare) and not re.match(r"[A-Za-z]{3,}[\s,.]", bare):
+    if re.search(r"\d", bare) and not _STARTS.match(bare):
         return None
     bare = re.sub(r",(?=\s*\d{4}\b)", "", bare)  # May 5, 2020
-    found = re.findall(r"[a-z]+|\d+|,", bare.lower())
-    return "".join(word[:-1] if len(word) > 4 and word.endswith("s") else word for word in found).strip(",")
+    found = "".join(word[:-1] if len(word) > 4 and word.endswith("s") else word for word in _WORD.findall(bare.lower()))
+    said = _SUBJECT.sub("", found.strip(","), count=1)
+    return _SAME.get(said, said)
 
 
 _SPELLED = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
@@ -143,8 +157,25 @@ def decimal_comma(text: str) -> str | None:
     return f"{found[1]}.{found[2]}" if found and (len(found[2]) != 3 or found[1].lstrip("-+") == "0") else None
 
 
+def listed(text: str) -> list[str]:
+    """The parts of `I and III` or `12 boys and 15 girls`, in one order; empty for anything else."""
+    parts = re.split(r"\s*,\s*(?:and\s+)?|\s+and\s+", unwrapped(text))
+    if len(parts) < 2 or not all(re.fullmatch(r"[A-Za-z0-9 ]*[A-Za-z][A-Za-z0-9 ]*", part) for part in parts):
+        return []
+    return sorted(" ".join(part.lower().split()) for part in parts)
+
+
+_IMPROPER = re.compile(r"[-+]?\d+(?:\s+(\d+)\s*/\s*(\d+)|\s*\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\})")
+
+
+def improper(text: str) -> bool:
+    """Whether a mixed number is none, such as 11 7/6 or 4 4/0."""
+    found = _IMPROPER.fullmatch(text.strip())
+    return found is not None and int(found[1] or found[3]) >= int(found[2] or found[4])
+
+
 _EXPONENT = re.compile(r"(?:\^|\*\*)\s*\{?\s*[-+]?\s*\(?(\d[\d,]*)")
-_BIG_FACTORIAL = re.compile(r"\d{4,}\}?\s*!|(?<![a-zA-Z])[)}\]]\s*!|!\s*!")
+_BIG_FACTORIAL = re.compile(r"\d{4,}\}?\s*!|(?<![a-zA-Z])(?<![(\s][a-z][-+]\d)[)}\]]\s*!|!\s*!")
 
 
 _CHOOSES, _MANY_DIGITS, _OPERATION = re.compile(r"binom|choose"), re.compile(r"\d{5}"), re.compile(r"[-+*/^]")

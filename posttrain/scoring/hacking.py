@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from fractions import Fraction
 
 from posttrain.scoring.answers import number, tight, unwrapped
-from posttrain.scoring.boxed import TAIL, boxed, lenient, tagged
+from posttrain.scoring.boxed import boxed
+from posttrain.scoring.stated import TAIL, behind_reasoning, lenient, tagged
 
 MOST = 256  # answers of one kind that are looked at in a text, the last ones
 LONGEST = 2000  # characters of an answer whose meaning is looked for
@@ -98,7 +99,3 @@ def reasoning_words(completion: str) -> int:
         places = [completion.rfind(sign) for sign in (*_NESTED, "<answer>")]
         head = completion[: max(places)] if max(places) >= 0 else completion
     return len(_PIECE.findall(_BOX.sub(" ", head).replace("<think>", " ")))
-
-
-def behind_reasoning(completion: str) -> str:
-    return completion.rpartition("</think>")[2]

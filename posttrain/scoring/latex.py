@@ -9,12 +9,16 @@ _CHARACTERS = str.maketrans(
         "−": "-", "–": "-", "—": "-", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "\\div ", "∗": "*",
         "π": "\\pi ", "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ", "⩽": "\\le ", "⩾": "\\ge ", "≠": "\\ne ",
         "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "°": "^\\circ ", "∅": "\\emptyset ", "ℝ": "\\mathbb{R}",
-        "±": "\\pm ", "≈": "\\approx ", "⟨": "\\langle ", "⟩": "\\rangle ", "，": ",", "％": "%", "²": "^2", "³": "^3",
+        "±": "\\pm ", "≈": "\\approx ", "⟨": "\\langle ", "⟩": "\\rangle ", "，": ",", "％": "%",
         "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "⅓": "\\frac{1}{3}", "⅔": "\\frac{2}{3}",
         "’": "'", "\u00a0": " ", "\u2009": " ", "\u202f": " ",
         "′": "'", "″": "''", "（": "(", "）": ")", "θ": "\\theta ", "α": "\\alpha ", "β": "\\beta ", "√": "\\sqrt ",
+        "∛": "\\sqrt[3]", "⁄": "/", "∧": "\\land ", "∨": "\\lor ", "、": ",", "；": ";", "：": ":",
+        **{chr(0x1D7CE + i): str(i % 10) for i in range(50)},  # bold and other digits
     }
 )  # fmt: skip
+_RAISED = re.compile("[⁰¹²³⁴-⁹⁺⁻]+")
+_UNRAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _SCALES = {
     "dozen": "12", "hundred": "10^{2}", "thousand": "10^{3}", "lakh": "10^{5}", "million": "10^{6}", "crore": "10^{7}",
     "billion": "10^{9}", "trillion": "10^{12}",
@@ -28,6 +32,7 @@ _SPELLINGS = [
         (r"^(?:'(?=.*\w')|''(?=.*\w'')|``(?=.*'')|\"(?=.*\"))([^'\"`]+)['\"]{1,2}$", r"\1"),  # quotes around all of it
         (r"\\(?:displaystyle|textstyle|large|Large|LARGE|huge|small|normalsize|checkmark|limits|nolimits)(?![a-zA-Z])", ""),
         (r"(?<!\\)\\(?:text)?dollar(?:s)?(?![a-zA-Z])", r"\\$"),
+        (r"(?<=\d),\\!\s*(?=\d)", ""),  # a separator of digits, however many there are between two
         (r",\\!\s*", ","),
         (r"(?<!\\)\\!", ""),
         (r"(?<=\d)\s*(?:\^\s*\{?\s*)?(?:\\text\{\s*)?(?:st|nd|rd|th)(?![a-zA-Z])\s*\}{0,2}", ""),
@@ -55,18 +60,21 @@ _SPELLINGS = [
         (r"\\rbrace(?![a-zA-Z])", r"\\}"),
         (r"\\(?:varnothing|O)(?![a-zA-Z])|\\\{\s*\\\}|\\empty(?![a-zA-Z])", r"\\emptyset "),
         (r"\\(?:vert|lvert|rvert)(?![a-zA-Z])", "|"),
-        (r"\\(?:lor|vee)(?![a-zA-Z])|\\text\{\s*or\s*\}|(?<![a-zA-Z])or(?![a-zA-Z])", " or "),
-        (r"\\text\{\s*,?\s*and\s*\}|(?<![a-zA-Z])and(?![a-zA-Z])", " and "),
+        (r"\\(?:lor|vee)(?![a-zA-Z])|\\text\{\s*or\s*\}|(?<![a-zA-Z])or(?![a-zA-Z])|または|或者?", " or "),
+        (r"\\(?:land|wedge)(?![a-zA-Z])|\\text\{\s*,?\s*and\s*\}|(?<![a-zA-Z])and(?![a-zA-Z])|かつ", " and "),
         (r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree(?![a-zA-Z])|\\textdegree", r"^\\circ "),
         (r"\\(?:log)_\{?e\}?(?![a-zA-Z])", r"\\ln "),
         (r"\\(?:cfrac|tfrac)", r"\\frac"),
         (r"(?<![a-zA-Z])(?:np|math|numpy)\.", ""),
-        (r"(?<![a-zA-Z\\])(sqrt|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|exp)(?![a-zA-Z])", r"\\\1"),
+        (r"(?<![a-zA-Z\\])(sqrt|arcsin|arccos|arctan|(?:sin|cos|tan)h?|cot|sec|csc|ln|log|exp)(?![a-zA-Z])", r"\\\1"),
+        (r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", r"\\pi "),
         (r"\\(sin|cos|tan)\^\{-1\}", r"\\arc\1"),
         (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"\\sqrt(?=[a-zA-Z])|\\sqrt\s+(?=\d{2})", r"\\sqrt "),
         (r"\\sqrt\s*(\[[^\[\]]*\])\s*(\d|[a-zA-Z])", r"\\sqrt\1{\2}"),
-        (r"\\sqrt\s+(\d+|[a-zA-Z])", r"\\sqrt{\1}"),
+        (r"\\sqrt\s+(\d+|[a-zA-Z])|\\sqrt\s*(\\pi)(?![a-zA-Z])", r"\\sqrt{\1\2}"),
+        (r"\\text\{\s*([0-9A-F]+)\s*\}(?=[0-9A-F]*_)", r"\1"),  # digits above nine
+        (r"\\text\{\s*(?:negative|minus)\s+infinity\s*\}|(?:negative|minus) infinity", r"-\\infty "),
         (r"\\%", "%"),
         (r"\\text\{\s*(?:percent(?:age)?|per cent|pct)\s*\}|(?<![a-zA-Z])(?:percent(?:age)?|pct)(?![a-zA-Z])", "%"),
         (r"\{,\}", ","),
@@ -101,7 +109,7 @@ _SWALLOWED = [
     (re.compile(r"\r(?=ight|angle\b)"), r"\\r"),
 ]
 _SHORT_LIST = re.compile(
-    r"\\text\{\s*((?:\(?[A-Z]\)?|-?\d[\d.]*)(?:(?:\s*,\s*|\s+)(?:and\s+|or\s+)?(?:\(?[A-Z]\)?|-?\d[\d.]*))+)\s*\}"
+    r"\\text\{\s*((?:\(?[A-Z]\)?|[IVX]+|-?\d[\d.]*)(?:(?:\s*,\s*|\s+)(?:and\s+|or\s+)?(?:\(?[A-Z]\)?|[IVX]+|-?\d[\d.]*))+)\s*\}"
 )
 _OPEN, _CLOSE = "([{", ")]}"
 
@@ -116,7 +124,8 @@ def mended(text: str) -> str:
 
 def clean(text: str) -> str:
     """The answer in one spelling, without labels, dollar signs around it and a final full stop."""
-    text = mended(text).translate(_CHARACTERS).strip()
+    text = _RAISED.sub(lambda found: f"^{{{found[0].translate(_UNRAISED)}}}", mended(text))
+    text = text.translate(_CHARACTERS).strip()
     if "\\begin" not in text:
         text = _DOUBLED.sub(r"\\", text)
     if len(_DOLLAR.findall(text)) % 2 == 0:  # around formulas; a single one is money
@@ -138,6 +147,21 @@ def clean(text: str) -> str:
     while len(text) > 1 and text[0] == "{" and closing(text, 0) == len(text) - 1:
         text = text[1:-1].strip()
     return text
+
+
+_INTEGER = re.compile(
+    r"[\s,;.(]*(?:\\text\{\s*,?\s*(?:where|for|with)?[^{}]*\}\s*|(?:where|for|with)\s+)?(?<![a-zA-Z\\])(?P<letter>[a-z])\s*"
+    r"(?:\\in\s*\\mathbb\{?Z\}?|\\text\{\s*is an(?:y| arbitrary)? integer\s*\}|is an(?:y| arbitrary)? integer)[\s).]*$"
+)
+
+
+def general(text: str) -> str:
+    """`\\frac{\\pi}{4}+n\\pi, n \\in \\mathbb{Z}` without what is said of the integer, which is called k."""
+    found = _INTEGER.search(text)
+    if found is None or not found.start():
+        return text
+    body, letter = text[: found.start()], rf"(?<![a-zA-Z\\]){found['letter']}(?![a-zA-Z])"
+    return body if re.search(r"(?<![a-zA-Z\\])k(?![a-zA-Z])", body) else re.sub(letter, "k", body)
 
 
 def closing(text: str, start: int) -> int:
@@ -173,6 +197,17 @@ def split(text: str, words: bool = True) -> list[str]:
                 start = i = found.end()
                 continue
         i += 1
+    return [*parts, text[start:]]
+
+
+def sides_of(text: str) -> list[str]:
+    """Parts between equals signs outside of all brackets."""
+    parts, start, level = [], 0, 0
+    for i, character in enumerate(text):
+        level += (character in "([{") - (character in ")]}")
+        if character == "=" and level <= 0 and not text[:i].endswith("\\ne"):
+            parts.append(text[start:i])
+            start = i + 1
     return [*parts, text[start:]]
 
 

@@ -7,11 +7,25 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from posttrain.scoring import units
+from posttrain.scoring import systems, units
 from posttrain.scoring.answers import number
-from posttrain.scoring.latex import clean, closing, has_or, split
+from posttrain.scoring.congruence import congruence
+from posttrain.scoring.latex import clean, closing, has_or, sides_of, split
 
-Kind = Literal["atom", "list", "tuple", "set", "interval", "union", "matrix", "equation", "different", "false"]
+Kind = Literal[
+    "atom",
+    "list",
+    "tuple",
+    "set",
+    "interval",
+    "union",
+    "matrix",
+    "equation",
+    "different",
+    "false",
+    "residues",
+    "pieces",
+]
 
 
 @dataclass(frozen=True)
@@ -34,7 +48,7 @@ _MATRIX = re.compile(
 )
 _NAME = re.compile(
     r"(?:m\s*)?(?:\\(?:angle|triangle|overline|text|widehat|Delta|measuredangle)\s*\{?\s*)?\|?\\?[A-Za-z]+\s?[A-Za-z]*\}?\s*"
-    r"(?:_\s*(?:\{[^{}]*(?:\{[^{}]*\})?[^{}]*\}|\w))?'*(?:\^\{-1\})?(?:\s*\([^()=]*\))?\|?"
+    r"(?:_\s*(?:\{[^{}]*(?:\{[^{}]*\})?[^{}]*\}|\w))?'*(?:\^\{-1\})?(?:\s*\([^()]*\))?\|?|\[[A-Z]{3,}\]"
 )
 _RELATION = re.compile(r"\\le(?![a-zA-Z])|\\ge(?![a-zA-Z])|<|>")
 _VARIABLE = re.compile(r"[a-zA-Z](?:_\{?\w+\}?)?(?:\([a-z]\))?|\\(?:theta|alpha|beta|lambda|mu|phi)")
@@ -42,6 +56,9 @@ _PARTS = re.compile(  # a : b, and ratios of lengths
     r"[a-zA-Z](?:_\{?\w+\}?)?(?:\s*:\s*[a-zA-Z](?:_\{?\w+\}?)?)+|[A-Z]{2}\s*(?:/|:)\s*[A-Z]{2}"
     r"|\\frac\s*\{[A-Za-z]{1,3}(?:_\w)?\}\s*\{[A-Za-z]{1,3}(?:_\w)?\}"
 )
+_COMPUTED = re.compile(
+    r"\\(?:lim|i*int|sum|prod)(?![a-zA-Z])|[\d\s]+\\b?mod\s*\d+$"
+)  # a left side that says what to do
 _APPROXIMATE = re.compile(r"\\(?:approx|simeq|doteq)(?![a-zA-Z])")
 _BUILDER = re.compile(r"\s*(?P<name>[a-z])\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:\\mid|\\vert|:|\|)(?P<rest>.*)")
 _REVERSED = re.compile(r"([\[\]])([^,\[\]]+),([^,\[\]]+)([\[\]])")
@@ -54,6 +71,11 @@ def shape(text: str, thousands: bool = True) -> Shape:
         text = text[1:-1].strip()
         if len(split(text)) > 1 and not (thousands and number(text)):
             return Shape("set", items=tuple(shape(part) for part in split(text)))
+    if (residues := congruence(text)) is not None:
+        said = f"{sorted(residues.residues)} mod {residues.modulus}"
+        return Shape("residues", said, tuple(Shape("atom", str(value)) for value in residues.written), residues.name)
+    if "\\begin" in text and (got := _cases(text)) is not None:
+        return got
     if thousands and number(units.take(text)[0]) is not None:
         return Shape("atom", text)
     if (found := _MATRIX.fullmatch(text)) and found["body"].count("\\begin") == 0:
@@ -67,9 +89,18 @@ def shape(text: str, thousands: bool = True) -> Shape:
     return _equation(text)
 
 
+def _cases(text: str) -> Shape | None:
+    if together := systems.equations(text):
+        return _list(text, together) if len(together) > 1 else shape(clean(together[0]))
+    if pieces := systems.pieces(text):
+        each = (Shape("tuple", items=(shape(clean(value)), shape(clean(where)))) for value, where in pieces)
+        return Shape("pieces", text, tuple(each))
+    return None
+
+
 def _points(text: str) -> Shape | None:
     """`x=1, y=2; x=3, y=4` as the points (1, 2) and (3, 4)."""
-    groups = [group for group in re.split(r"\s*;\s*(?:and\s+|or\s+)?|\s+or\s+", text) if group.strip()]
+    groups = [group for group in re.split(r"\s*;\s*(?:and\s+|or\s+)?|,?\s+(?:or|and)\s+", text) if group.strip()]
     if len(groups) < 2 or "=" not in text:
         return None
     points = [[shape(clean(part)) for part in split(group)] for group in groups]
@@ -110,6 +141,8 @@ def _membership(text: str) -> Shape | None:
 def _inequality(text: str) -> Shape | None:
     if not _RELATION.search(text):
         return None
+    if (held := _both(text)) is not None or len(split(text, words=False)) > 1:
+        return held
     if has_or(text):
         parts = [shape(part) for part in re.split(r"\s+or\s+", text)]
         if all(part.kind in ("interval", "union") for part in parts):
@@ -132,6 +165,17 @@ def _inequality(text: str) -> Shape | None:
     if len(sides) == 2 and _VARIABLE.fullmatch(sides[1]):
         return replace(_interval(sides[0], "\\infty", (closed[0], False), sides[1]), text=text)
     return Shape("different", text)
+
+
+def _both(text: str) -> Shape | None:
+    """`x > 1 and x < 5` as one interval."""
+    sides = [shape(clean(part)) for part in parts] if len(parts := re.split(r"\s+and\s+", text)) == 2 else []
+    if len(sides) != 2 or any(side.kind != "interval" or not side.name for side in sides):
+        return None
+    low, high = sorted(sides, key=lambda side: side.ends[0] == "-\\infty")
+    if low.name != high.name or low.ends[1] != "\\infty" or high.ends[0] != "-\\infty" or low.ends[0] == "-\\infty":
+        return None
+    return _interval(low.ends[0], high.ends[1], (low.closed[0], high.closed[1]), low.name)
 
 
 def _absolute(sides: list[str], closed: list[bool]) -> Shape | None:
@@ -195,13 +239,18 @@ def _bracketed(text: str) -> Shape | None:
 
 def _list(text: str, parts: list[str]) -> Shape:
     shapes = [s for part in parts for s in _expanded(shape(clean(part)))]
-    if all(s.kind in ("interval", "union") for s in shapes) and _RELATION.search(text) and " and " not in text:
+    if (
+        all(s.kind in ("interval", "union") for s in shapes)
+        and _RELATION.search(text)
+        and " and " not in text
+        and len({s.name for s in shapes}) == 1
+    ):
         return Shape("union", items=tuple(i for s in shapes for i in (s.items if s.kind == "union" else (s,))))
     return Shape("list", items=tuple(shapes))
 
 
 def _equation(text: str) -> Shape:
-    sides = [side.strip() for side in re.split(r"(?<!\\ne)=", text)]
+    sides = [side.strip() for side in sides_of(text)]
     if "\\ne" in text or re.search(r"\\(?:not)(?![a-zA-Z])", text):
         return Shape("different", text)
     if len(sides) > 1 and all(sides):
@@ -209,8 +258,11 @@ def _equation(text: str) -> Shape:
         if len(values) > 1 and not _NAME.fullmatch(sides[0]):  # behind a name the last value counts
             return Shape("false", text)
         lhs, rhs = sides[0], sides[-1]
-        if number(lhs) is None and _NAME.fullmatch(rhs) and not _NAME.fullmatch(lhs) and len(sides) == 2:
+        swapped = _NAME.fullmatch(rhs) if number(lhs) is None else re.fullmatch(r"[a-zA-Z]", rhs)
+        if swapped and not _NAME.fullmatch(lhs) and len(sides) == 2:
             lhs, rhs = rhs, lhs
+        if _COMPUTED.match(lhs):
+            return shape(clean(rhs))
         if re.fullmatch(r"\([a-zA-Z\\,\s_\d]+\)", lhs) or _NAME.fullmatch(lhs) or _PARTS.fullmatch(lhs):
             return _named(shape(clean(rhs)), lhs)
         return Shape("equation", items=(Shape("atom", lhs), Shape("atom", rhs)))
@@ -231,7 +283,7 @@ def _expanded(found: Shape) -> list[Shape]:
     if found.kind == "tuple" and any(item.kind == "list" for item in found.items):
         choices = itertools.product(*[item.items if item.kind == "list" else (item,) for item in found.items])
         return [Shape("tuple", items=tuple(c)) for c in choices]
-    if found.kind == "list" and all(item.kind == "atom" for item in found.items):
+    if found.kind == "list" and all(item.kind in ("atom", "tuple") for item in found.items):
         return list(found.items)
     if found.kind != "atom" or not re.search(r"\\(?:pm|mp)(?![a-zA-Z])", found.text):
         return [found]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from typing import NamedTuple
+
+from posttrain.scoring.answers import CJK, unwrapped
 
 # spelling: (what is measured, its size there)
 _TABLE: dict[str, tuple[str, str]] = {}
@@ -57,6 +60,15 @@ _unit("frequency", "1", "hz", "hertz")
 _unit("temperature", "1", "k", "kelvin")
 _unit("amount", "1", "mol", "mole")
 
+# how they are written in Chinese
+_CHINESE = {
+    "毫米": "mm", "厘米": "cm", "公分": "cm", "米": "m", "公尺": "m", "千米": "km", "公里": "km", "英里": "mile", "英尺": "foot",
+    "英寸": "inch", "克": "g", "千克": "kg", "公斤": "kg", "毫克": "mg", "磅": "lb", "秒": "s", "分钟": "min", "小时": "hour",
+    "天": "day", "周": "week", "个月": "month", "年": "year", "升": "liter", "毫升": "ml", "度": "degree", "元": "yuan",
+    "美元": "dollar", "欧元": "euro", "美分": "cent", "平方米": "square m", "平方厘米": "square cm", "平方千米": "square km",
+    "平方公里": "square km", "立方米": "cubic m", "立方厘米": "cubic cm",
+}  # fmt: skip
+_unit("yuan", "1", "yuan", "rmb", "cny")
 _SIGNS = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
 Unit = tuple[tuple[tuple[str, int], ...], Fraction] | None  # powers of what is measured, and size; None: not known
 
@@ -67,7 +79,10 @@ _PLAIN = re.compile(
     r"(?<=[\d)}\s])\s*(?P<unit>(?:[a-z]+\s+){0,3}[a-zA-Z]{2,}(?:/[a-zA-Z]+)?(?:\^\{?[23]\}?)?|[a-z]+/[a-z]+)$"
 )
 _LETTER = re.compile(r"([-+]?[\d.,/]+)\s+([msghJWNVKL])")  # behind a blank; 5m is a product
+_FOREIGN = re.compile(rf"(?<=[\d)}}%])\s*(?P<unit>[{CJK}]+(?:/[{CJK}]+)?)$")
+_NUMERALS = re.compile("[十百千万亿兆半倍余多以不非或至到约未超少于大小每分之负零〇一二两三四五六七八九点]")
 _WORD = re.compile(r"([a-zA-Z¢]+)\s*(?:\^\s*\{?\s*(-?\d)\s*\}?)?|(/)|(\bper\b)")
+_AMOUNT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([a-zA-Z]+)(?:\s*,\s*(?:and\s+)?|\s+and\s+|\s+|$)")
 _QUALIFIERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _ALIASES = {"mph": "mile per hour", "kph": "km per hour", "kmh": "km per hour", "fps": "feet per second"}
 
@@ -104,7 +119,10 @@ _STATING = {
 
 def changing(unit: str) -> bool:
     """Whether the words behind a number make another number or no answer of it: 5 halves, 5 at most."""
-    return bool(_CHANGING.search(unit) or _SCALING.search(unit)) or unit.strip() in _MULTIPLES
+    foreign = "".join(part for part in re.split(r"[\s/]", unit) if part not in _CHINESE)
+    return (
+        bool(_CHANGING.search(unit) or _SCALING.search(unit) or _NUMERALS.search(foreign)) or unit.strip() in _MULTIPLES
+    )
 
 
 def unled(gold: str, answer: str) -> tuple[str, str]:
@@ -134,6 +152,8 @@ def take(text: str) -> tuple[str, str]:
         return text[: found.start()].strip(), found[1]
     if found := _LETTER.fullmatch(text):
         return found[1], found[2]
+    if found := _FOREIGN.search(text):
+        return text[: found.start()].strip(), found["unit"]
     found = _TAIL.search(text)
     if found is None or not text[: found.start("unit")].strip():
         found = _PLAIN.search(text)
@@ -164,7 +184,27 @@ def read(unit: str) -> Unit:
     return (tuple(sorted((k, p) for k, p in powers.items() if p)), size) if powers else None
 
 
+class Total(NamedTuple):
+    """A sum of amounts: what is measured, how much of it, and of how many terms."""
+
+    kind: tuple[tuple[str, int], ...]
+    size: Fraction
+    terms: int
+
+
+def total(text: str) -> Total | None:
+    """`2 hours and 30 minutes` as one amount; None for anything but amounts of one kind."""
+    bare = unwrapped(text) if len(text) < 200 else ""
+    amounts = _AMOUNT.findall(bare)
+    measured = [(Fraction(value), read(unit)) for value, unit in amounts]
+    known = [(value * unit[1], unit[0]) for value, unit in measured if unit is not None]
+    if not known or len(known) < len(amounts) or _AMOUNT.sub("", bare).strip() or len({kind for _, kind in known}) > 1:
+        return None
+    return Total(known[0][1], sum((value for value, _ in known), Fraction(0)), len(known))
+
+
 def _aliased(unit: str) -> str:
+    unit = re.sub(rf"[{CJK}]+", lambda found: f" {_CHINESE.get(found[0], found[0])} ", unit)
     return " ".join(_ALIASES.get(word.lower(), word) for word in unit.split())
 
 

@@ -1,0 +1,33 @@
+"""Times of day: 3:30 p.m. is 15:30, and 3:30 where nobody says which half of the day is meant."""
+
+from __future__ import annotations
+
+import re
+
+from posttrain.scoring.answers import unwrapped
+
+_CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*([ap])?\.?\s*(?:m\.?)?", re.IGNORECASE)
+
+
+def is_time(text: str) -> bool:
+    return _CLOCK.fullmatch(unwrapped(text)) is not None
+
+
+def same_time(gold: str, answer: str) -> bool | None:
+    """None where neither is a time of day; the half of the day may be missing in one, and seconds that are 0."""
+    ours, theirs = (_CLOCK.fullmatch(unwrapped(text)) for text in (gold, answer))
+    if ours is None or theirs is None:
+        return None if ours is theirs else False
+    if [ours[2], ours[3] or "00"] != [theirs[2], theirs[3] or "00"]:
+        return False
+    if not (ours[4] or theirs[4]):
+        return int(ours[1]) == int(theirs[1])
+    hours = [_hours(int(found[1]), (found[4] or "").lower()) for found in (ours, theirs)]
+    return bool(hours[0] & hours[1])
+
+
+def _hours(hour: int, half: str) -> set[int]:
+    """Hours since midnight that may be meant."""
+    if not half:
+        return {hour} if hour > 12 else {hour, hour % 12 + 12}
+    return {hour % 12 + (12 if half == "p" else 0)}
