@@ -83,6 +83,8 @@ def equal(gold: str, answer: str) -> bool:
         return False
     if _DERIVATIVE.search(gold) or _DERIVATIVE.search(answer):  # df/dx of a letter f would be computed: 0
         return bool(ours == theirs)
+    if _far(ours, theirs):
+        return False
     if library().verify(ours, theirs, timeout_seconds=None):
         return not _only_rounded_away(ours, theirs)
     return not oversized(gold) and _agree(ours, theirs)
@@ -101,7 +103,8 @@ def same_equation(gold: tuple[str, str], answer: tuple[str, str]) -> bool:
         ours, theirs = a - b, c - d
         if ours.free_symbols != theirs.free_symbols or ours == 0 or theirs == 0:
             return False
-        ratio = _value(theirs, 1.37) / _value(ours, 1.37)
+        one, two = _values(ours, theirs, 1.37)
+        ratio = two / one
     except (TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError):
         return False
     if ratio == 0 or not cmath.isfinite(ratio):
@@ -119,7 +122,8 @@ def same_inequality(gold: str, answer: str) -> bool:
     if ours is None or theirs is None or ours[1] != theirs[1]:
         return False
     try:
-        ratio = _value(theirs[0], 1.37) / _value(ours[0], 1.37)
+        one, two = _values(ours[0], theirs[0], 1.37)
+        ratio = two / one
     except (TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError):
         return False
     return cmath.isfinite(ratio) and abs(ratio.imag) < 1e-12 and ratio.real > 0 and _agree(ours[0], theirs[0], ratio)
@@ -149,7 +153,8 @@ def _agree(ours: Any, theirs: Any, ratio: complex = 1.0) -> bool:
         if not ours.free_symbols and ratio == 1.0 and (apart := (ours - theirs).doit()).is_Rational:
             return bool(apart == 0)
         for point in _POINTS if ours.free_symbols else (0.0,):
-            one, two = ratio * _value(ours, point), _value(theirs, point)
+            one, two = _values(ours, theirs, point)
+            one *= ratio
             if not (cmath.isfinite(one) and cmath.isfinite(two)):
                 return False
             if abs(one - two) > 1e-9 * max(abs(one), abs(two), 1e-30):
@@ -159,19 +164,38 @@ def _agree(ours: Any, theirs: Any, ratio: complex = 1.0) -> bool:
     return True
 
 
+def _far(ours: Any, theirs: Any) -> bool:
+    """Whether expressions of the same letters differ clearly at two places: most wrong answers do, and simplifying their
+    difference, which would say the same, takes a hundred times as long."""
+    if not (getattr(ours, "is_Atom", None) is not None and getattr(theirs, "is_Atom", None) is not None):
+        return False
+    try:
+        ours, theirs = _imaginary(ours), _imaginary(theirs)
+        if ours.free_symbols != theirs.free_symbols or ours.count_ops() + theirs.count_ops() > LARGEST:
+            return False
+        pairs = [_values(ours, theirs, at) for at in (_POINTS[:2] if ours.free_symbols else (0.0,))]
+    except (TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError, NotImplementedError):
+        return False
+    return all(
+        cmath.isfinite(one) and cmath.isfinite(two) and abs(one - two) > 1e-2 * max(abs(one), abs(two), 1e-3)
+        for one, two in pairs
+    )
+
+
 def _imaginary(expression: Any) -> Any:
     """`i` alone among the letters is the imaginary unit; math-verify sees it only right behind a digit."""
     letters = list(expression.free_symbols)
     return expression.subs(letters[0], 1j) if [str(s) for s in letters] == ["i"] else expression
 
 
-def _value(expression: Any, start: float) -> complex:
-    """With a different number for every letter, in no simple relation to one another."""
-    letters = sorted(expression.free_symbols, key=str)
-    whole = re.search("factorial|binomial|Sum|Product", str(expression)) is not None
+def _values(ours: Any, theirs: Any, start: float) -> tuple[complex, complex]:
+    """Both with a different number for every letter, in no simple relation to one another; whole ones where it must be."""
+    letters = sorted(ours.free_symbols, key=str)
+    whole = any(re.search("factorial|binomial|Sum|Product", str(expression)) for expression in (ours, theirs))
     shares = [(0.6180339 * i) % 1 for i in range(len(letters))]
     values = [round(5 * abs(start)) + i if whole else start * (1 + 1.3 * x) + x for i, x in enumerate(shares)]
-    return complex(expression.subs(dict(zip(letters, values, strict=True))).evalf())
+    given = dict(zip(letters, values, strict=True))
+    return complex(ours.subs(given).evalf()), complex(theirs.subs(given).evalf())
 
 
 def _only_rounded_away(gold: Any, answer: Any) -> bool:
