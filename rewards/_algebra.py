@@ -23,7 +23,8 @@ _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ\s*\}?")
 _DERIVATIVE = re.compile(r"\\partial|\\frac\s*\{\s*d[\s^}a-zA-Z]|\\d?dot(?![a-zA-Z])|'|\\prime")
 _PRIMED = re.compile(r"([a-zA-Z])(?:_\{?(\w+)\}?)?\s*('+)")
 _TRANSPOSED = re.compile(r"\^\s*(?:T|\{\s*(?:\\text\s*\{)?\s*(?:T|\\top)\s*\}?\s*\}|\\(?:top|intercal)(?![a-zA-Z]))")
-_POINTS = (0.7310585, 1.6180339, 2.4142135, -0.5671432, -1.3247179, 3.0)  # nothing special about any but the last
+# nothing special about any but 3
+_POINTS = (0.7310585, 1.6180339, 2.4142135, -0.5671432, -1.3247179, 3.0, 7.3890561, -4.1231056)
 LARGEST = 120  # operations in an expression that is still tried with numbers
 
 
@@ -159,7 +160,15 @@ def _agree(ours: Any, theirs: Any, ratio: complex = 1.0) -> bool:
                 return False
             if abs(one - two) > 1e-9 * max(abs(one), abs(two), 1e-30):
                 return False
-    except (TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError, NotImplementedError):
+    except (
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        ZeroDivisionError,
+        NotImplementedError,
+        RecursionError,
+    ):
         return False
     return True
 
@@ -174,7 +183,15 @@ def _far(ours: Any, theirs: Any) -> bool:
         if ours.free_symbols != theirs.free_symbols or ours.count_ops() + theirs.count_ops() > LARGEST:
             return False
         pairs = [_values(ours, theirs, at) for at in (_POINTS[:2] if ours.free_symbols else (0.0,))]
-    except (TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError, NotImplementedError):
+    except (
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        ZeroDivisionError,
+        NotImplementedError,
+        RecursionError,
+    ):
         return False
     return all(
         cmath.isfinite(one) and cmath.isfinite(two) and abs(one - two) > 1e-2 * max(abs(one), abs(two), 1e-3)

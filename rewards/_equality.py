@@ -12,6 +12,7 @@ from posttrain.scoring.answers import (
     choice,
     decimal_comma,
     depth,
+    letters,
     listed,
     number,
     plain,
@@ -36,7 +37,7 @@ _CHOSEN = re.compile(
 def same(gold: str, answer: str, tolerance: float = 0.0) -> bool:
     """Both as they are written in their boxes."""
     one, two = general(clean(gold)), general(clean(answer))
-    if (parts := listed(one)) and parts == listed(two):
+    if any((parts := read(one)) and parts == read(two) for read in (listed, letters)):
         return True
     ratios = [_TO.sub(":", text) for text in (one, two)]
     if ratios != [one, two] and all(":" in text for text in ratios):  # 1 to 2 is 1:2, but no quotient

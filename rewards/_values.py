@@ -19,6 +19,7 @@ from posttrain.scoring.answers import (
     words,
 )
 from posttrain.scoring.clock import same_time
+from posttrain.scoring.geometry import same_figure
 from posttrain.scoring.latex import clean
 from posttrain_rewards import _algebra as algebra
 
@@ -26,6 +27,7 @@ SUBSCRIPT = re.compile(r"([0-9A-F]+)_\{?\(?(\d+|\\text\{\w+\})\)?\}?$")
 _ROMAN = re.compile(r"[IVX]{2,5}")
 _FRACTION = re.compile(r"[-+]?(?:\d+/\d+|\\frac\{?\d+\}?\{?\d+\}?)")
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}?")
+_MINUTES = re.compile(r"(\d+)\s*\^\s*\{?\\circ\s*\}?\s*(\d+(?:\.\d+)?)\s*'(?:\s*(\d+(?:\.\d+)?)\s*'')?$")
 _LETTERS = re.compile(r"[A-Za-z]{2,}")
 
 
@@ -39,10 +41,20 @@ def same_value(gold: str, answer: str, tolerance: float) -> bool:
         return False
     if (timely := same_time(gold, answer)) is not None:
         return timely
+    if (drawn := same_figure(gold, answer)) is not None:
+        return drawn
+    if (angles := [_MINUTES.sub(_degrees, text) for text in (gold, answer)]) != [gold, answer]:
+        return same_value(angles[0], angles[1], tolerance)
     gold, answer = units.unled(gold, answer)
     if (wanted := words(gold)) is not None:
         return words(answer) == wanted
     return _same_amount(gold, answer, tolerance)
+
+
+def _degrees(found: re.Match[str]) -> str:
+    """45 degrees and 30 minutes as 45.5 degrees."""
+    whole, minutes, seconds = (Fraction(part or 0) for part in found.groups())
+    return f"{float(whole + minutes / 60 + seconds / 3600):.10g}^\\circ"
 
 
 def _same_amount(gold: str, answer: str, tolerance: float) -> bool:
@@ -57,8 +69,13 @@ def _same_amount(gold: str, answer: str, tolerance: float) -> bool:
         return False
     if percents[0] != percents[1]:
         return _same_share(ours, theirs, percents[0], tolerance)
+    if "degree" in (our_unit, their_unit) and our_unit != their_unit and "\\pi" in ours + theirs:  # and radians
+        ours, theirs = (
+            f"\\frac{{({x})\\pi}}{{180}}" if u == "degree" else x for x, u in ((ours, our_unit), (theirs, their_unit))
+        )
+        return "\\pi" not in gold + answer or plain_equal(ours, theirs, tolerance)
     factor = _conversion(our_unit, their_unit)
-    if factor is None or (their_unit == "degree" and not our_unit and "\\pi" in theirs):
+    if factor is None:
         return False
     return plain_equal(ours, theirs, tolerance) if factor == 1 else _number_equal(ours, theirs, tolerance, factor)
 

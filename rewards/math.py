@@ -21,7 +21,8 @@ from posttrain.scoring.answers import oversized, tight
 from posttrain.scoring.api import REWARDS
 from posttrain.scoring.boxed import boxed, together
 from posttrain.scoring.latex import mended
-from posttrain.scoring.stated import behind_reasoning, lenient, undressed
+from posttrain.scoring.sentence import undressed
+from posttrain.scoring.stated import behind_reasoning, lenient
 from posttrain_rewards._algebra import library
 from posttrain_rewards._equality import readable, same
 
@@ -59,6 +60,9 @@ _FIRST = (
     ("\\lfloor x\\rfloor", "|x|"),
     ("\\binom{5}{2}", "3!"),
     ("f(x)=x^2", "1/0"),
+    ("\\sum_{k=1}^{n}k", "\\frac{n(n+1)}{2}"),
+    ("\\sum_{n=0}^{\\infty}\\frac{1}{2^n}", "2"),
+    ("\\int_0^1x^2\\,dx", "\\frac{1}{3}"),
     ("\\text{east}", "exec(open(x))"),
 )
 

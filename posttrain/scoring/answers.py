@@ -92,12 +92,17 @@ _LETTER = re.compile(r"(?:option|choice)?\s*\(?\s*([a-z])\s*\)?\s*[.:]?", re.IGN
 _LETTERS = re.compile(rf"[A-Za-zÀ-ɏЀ-ӿ]{{3,}}|[{CJK}]")
 _STARTS = re.compile(rf"[A-Za-z]{{3,}}[\s,.]|[{CJK}]")  # with words, and not 5 as in 5 cm
 _WORD = re.compile(rf"[a-zà-ɏѐ-ӿ{CJK}]+|\d+|,")
+_DAY = re.compile(
+    r"(\d{1,2})(?:st|nd|rd|th)?\s+(?:of\s+)?(January|February|March|April|May|June|July|August|September|October|November"
+    r"|December)\b(.{0,20})"
+)
 _SAME = {  # one way of saying it
     "dne": "doesnotexist", "emptyset": "nosolution", "theemptyset": "nosolution", "thereisnosolution": "nosolution",
-    "therearenosolution": "nosolution", "nosolutionexist": "nosolution",
+    "therearenosolution": "nosolution", "nosolutionexist": "nosolution", "notdefined": "undefined", "无解": "nosolution",
+    "方程无解": "nosolution", "不存在": "doesnotexist", "thereareinfinitelymany": "infinitelymany",
 }  # fmt: skip
 _SUBJECT = re.compile(
-    r"the(?:limit|serie|sequence|integral|improperintegral|sum|product)(?=doe|diverge|converge|i(?:s|nf))"
+    r"(?:the)?(?:limit|serie|sequence|integral|improperintegral|sum|product)(?=doe|diverge|converge|i(?:s|nf))"
 )
 _NAMES = {
     "infinity", "inf", "sqrt", "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "log", "exp", "abs",
@@ -127,6 +132,8 @@ def words(text: str) -> str | None:
     bare = unwrapped(text)
     if bare == "\\emptyset":
         return "nosolution"
+    if dated := _DAY.fullmatch(bare):
+        bare = f"{dated[2]} {dated[1]}{dated[3]}"
     if not _WORDS.fullmatch(bare):
         return None
     runs = _LETTERS.findall(bare) or (["no"] if bare.lower() == "no" else [])
@@ -134,7 +141,7 @@ def words(text: str) -> str | None:
         return None
     if re.search(r"\d", bare) and not _STARTS.match(bare):
         return None
-    bare = re.sub(r",(?=\s*\d{4}\b)", "", bare)  # May 5, 2020
+    bare = re.sub(r",(?=\s*\d{4}\b)|(?<=\d)(?:st|nd|rd|th)\b|^(?:[Aa]n?|[Tt]he)\s+(?=[a-z]{3})", "", bare)  # May 5th, 2020
     found = "".join(word[:-1] if len(word) > 4 and word.endswith("s") else word for word in _WORD.findall(bare.lower()))
     said = _SUBJECT.sub("", found.strip(","), count=1)
     return _SAME.get(said, said)
@@ -142,19 +149,31 @@ def words(text: str) -> str | None:
 
 _SPELLED = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _SPELLED += ["thirteen", "fourteen", "fifteen", "sixteen"]
+_PARTS = {
+    "half": "1/2", "one half": "1/2", "a half": "1/2", "one third": "1/3", "two thirds": "2/3", "one quarter": "1/4",
+    "one fourth": "1/4", "three quarters": "3/4", "three fourths": "3/4",
+}  # fmt: skip
 _DECIMAL_COMMA = re.compile(r"([-+]?\d+),(\d+)")
 
 
 def spelled(text: str) -> str:
     """`five` as 5; anything else as it is."""
     word = unwrapped(text).lower() if len(text) < 40 else ""
-    return str(_SPELLED.index(word)) if word in _SPELLED else text
+    return str(_SPELLED.index(word)) if word in _SPELLED else _PARTS.get(word.replace("-", " "), text)
 
 
 def decimal_comma(text: str) -> str | None:
     """`2,74` as 2.74; None where the comma can only stand between thousands or there is none."""
     found = _DECIMAL_COMMA.fullmatch(text.strip())
     return f"{found[1]}.{found[2]}" if found and (len(found[2]) != 3 or found[1].lstrip("-+") == "0") else None
+
+
+def letters(text: str) -> list[str]:
+    """The letters of ABD, `A, B, D` or `B and A`, in one order; empty for anything else."""
+    bare = unwrapped(text)
+    if not re.fullmatch(r"[A-J]{2,8}|[A-J](?:\s*(?:,|;|and|&)\s*(?:and\s+)?[A-J]){1,7}", bare):
+        return []
+    return sorted(re.findall(r"[A-J]", bare))
 
 
 def listed(text: str) -> list[str]:

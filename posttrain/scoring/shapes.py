@@ -151,10 +151,13 @@ def _inequality(text: str) -> Shape | None:
     sides = [clean(side) for side in _RELATION.split(text)]
     relations = [r.strip() for r in _RELATION.findall(text)]
     up = [r in ("<", "\\le") for r in relations]
-    if len(set(up)) != 1 or any(not side for side in sides) or len(sides) > 3:
+    if len(set(up)) != 1 or any(not side for side in sides):
         return None
     if not up[0]:
         sides, relations = sides[::-1], relations[::-1]
+    if len(sides) > 3:
+        relations = [relation.replace("g", "l").replace(">", "<") for relation in relations]
+        return Shape("different", " ".join(itertools.chain(*zip(sides, [*relations, ""], strict=True))))
     closed = ["\\" in r for r in relations]
     if (found := _absolute(sides, closed)) is not None:
         return found
@@ -239,6 +242,9 @@ def _bracketed(text: str) -> Shape | None:
 
 def _list(text: str, parts: list[str]) -> Shape:
     shapes = [s for part in parts for s in _expanded(shape(clean(part)))]
+    moduli = {s.text.rpartition(" ")[2] for s in shapes}
+    if all(s.kind == "residues" for s in shapes) and len(moduli) == 1:
+        return shape(f"{', '.join(item.text for s in shapes for item in s.items)} \\pmod {moduli.pop()}")
     if (
         all(s.kind in ("interval", "union") for s in shapes)
         and _RELATION.search(text)
@@ -274,7 +280,7 @@ def _equation(text: str) -> Shape:
 
 
 def _named(found: Shape, name: str) -> Shape:
-    name = "" if name.startswith("(") or ":" in name else re.sub(r"\s", "", name)
+    name = "" if name.startswith("(") else re.sub(r"\s", "", name)
     return Shape(found.kind, found.text, found.items, name, found.closed, found.width)
 
 

@@ -113,7 +113,7 @@ _STATES = re.compile(
 _STATING = {
     "a", "all", "about", "altogether", "an", "answer", "approximately", "approx", "around", "choice", "exactly", "final",
     "hence", "in", "just", "of", "only", "option", "result", "roughly", "so", "solution", "the", "therefore", "thus", "total",
-    "value",
+    "value", "year", "number",
 }  # fmt: skip
 
 
@@ -204,6 +204,7 @@ def total(text: str) -> Total | None:
 
 
 def _aliased(unit: str) -> str:
+    unit = re.sub(r"\bdegrees?\s+(?=celsius|fahrenheit)", "", unit, flags=re.IGNORECASE)
     unit = re.sub(rf"[{CJK}]+", lambda found: f" {_CHINESE.get(found[0], found[0])} ", unit)
     return " ".join(_ALIASES.get(word.lower(), word) for word in unit.split())
 
