@@ -144,7 +144,7 @@ def _rewards_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RECIPE",
         help="score: instead of --reward, all rewards of a recipe as a run sums them; list, show, test: know those beside it",
     )
-    add("--file", metavar="IN.jsonl", help="score: rows {id, completion, answer, ...columns}")
+    add("--file", metavar="IN.jsonl", help="score: rows {id, completion, answer, ...columns}; - for the standard input")
     add("--out", metavar="OUT.jsonl", help="score: rows {id, reward, status, detail}; printed when left out")
     add("--option", action="append", default=[], metavar="key=value", help="a setting of the reward")
     add("--workers", type=int, metavar="N", help="scoring processes (default 1)")

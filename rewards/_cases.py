@@ -11,10 +11,12 @@ from typing import Any
 
 from posttrain.data.types import Prompt
 from posttrain.scoring.sandbox.sources import Unusable
+from posttrain_rewards._fences import block
 
 COLUMNS = ("tests", "test_list", "test", "input_output", "test_cases")
 SETUP = ("test_imports", "test_setup_code")
 ENTRY = "entry_point"
+HELPERS = "prompt"  # where it is source: the functions above the one that is asked for
 _IN = ("input", "stdin", "inputs")
 _OUT = ("output", "stdout", "expected_output", "outputs")
 
@@ -34,6 +36,7 @@ class Cases:
     pairs: tuple[Pair, ...] = ()
     texts: tuple[str, ...] = ()
     entry: str = ""
+    helpers: str = ""
 
 
 def cases(prompt: Prompt, column: str, mode: str) -> Cases:
@@ -48,7 +51,8 @@ def cases(prompt: Prompt, column: str, mode: str) -> Cases:
     if all(isinstance(item, Mapping) for item in found):
         kind, made = "stdio", Cases(pairs=tuple(_pair(item) for item in found))
     elif all(isinstance(item, str) for item in found):
-        kind, made = _kind(found), Cases(texts=(*_setup(prompt), *found), entry=str(prompt.columns.get(ENTRY) or ""))
+        entry = str(prompt.columns.get(ENTRY) or "")
+        kind, made = _kind(found), Cases(texts=(*_setup(prompt), *found), entry=entry, helpers=_helpers(prompt))
     else:
         raise Unusable("tests are a list of asserts, a list of {input, output}, {inputs, outputs}, or test source")
     if mode not in ("auto", kind):
@@ -118,8 +122,20 @@ def _text(value: Any) -> str:
 
 
 def _setup(prompt: Prompt) -> list[str]:
-    found = [prompt.columns.get(name) for name in SETUP]
-    return [text for value in found if value for text in ([value] if isinstance(value, str) else value)]
+    texts: list[str] = []
+    for name in SETUP:
+        value = prompt.columns.get(name) or []
+        lines = [value] if isinstance(value, str) else value
+        if not isinstance(lines, Sequence) or not all(isinstance(line, str) for line in lines):
+            raise Unusable(f"column {name!r} is source or a list of lines, not {type(value).__name__}")
+        texts += lines
+    return texts
+
+
+def _helpers(prompt: Prompt) -> str:
+    """What may be the source that the answer goes on with: a column's, else that of the question."""
+    question = str(prompt.messages[-1].get("content", "")) if prompt.messages else ""
+    return str(prompt.columns.get(HELPERS) or block(question) or question)
 
 
 def _kind(texts: Sequence[str]) -> str:

@@ -7,8 +7,6 @@ value: its output, or the plain values that its functions return, are compared i
 from __future__ import annotations
 
 import functools
-import re
-import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -23,12 +21,11 @@ from posttrain.scoring.sandbox.judge import Tested, run_program, run_tests
 from posttrain.scoring.sandbox.launch import Limits, SandboxError
 from posttrain.scoring.sandbox.sources import Plan, Unusable, plan
 from posttrain_rewards._cases import Cases, cases, same_output
+from posttrain_rewards._fences import block
 
 if TYPE_CHECKING:
     from posttrain.config.recipe import Recipe
 
-_FENCE = re.compile(r"^[ \t]*```[ \t]*([^\s`]*)[^\n`]*$", re.MULTILINE)
-_PYTHON = ("python", "python3", "py", "py3")
 LONGEST = 1 << 17  # characters of code
 
 
@@ -40,14 +37,17 @@ class Code:
     A block without a language counts where no block is marked as Python.
 
     Tests are a list of asserts, a list of {input, output} or {inputs, outputs} for a program that reads and prints, or
-    source with `unittest` classes or a function check(candidate); also as JSON text. The standard library can be
-    imported, nothing else.
+    source with `unittest` classes, functions and classes as for pytest, or a function check(candidate); also as JSON
+    text. The standard library can be imported, nothing else; of pytest there are raises, approx, mark.parametrize and
+    skips. Functions that tests use and do not define come from the source that the question gives (or the column
+    `prompt`), if it begins `entry_point`, else from the candidate; built-in ones are Python's unless one is tested.
 
     Functions are called in another process, with copies. What a call does to a list, dictionary, set or deque that it is
     given is done to the test's own when it returns or raises; not what it does to one in a tuple, what a generator or
     coroutine does later, nor to a second name for a row of a list. Objects of the candidate's classes are compared with
-    each other by their attributes (== and !=) or by their own < and >, and with a plain value never; `obj + obj` works,
-    `obj * 3` and methods of its subclasses of plain types do not. Skipped tests of unittest leave the total.
+    each other by their attributes, if the class has an `__eq__`, or by their own < and >, and with a plain value never;
+    `obj + obj` works, `obj * 3` and methods of its subclasses of plain types do not. Tests that are skipped before they
+    ask anything leave the total; others have failed.
 
     Tests that cannot be run are status "unparseable", a sandbox that fails is "error"; where no sandbox can be had,
     nothing is run and the workers refuse to start.
@@ -88,7 +88,7 @@ class Code:
     def __call__(self, completion: str, prompt: Prompt) -> Score:
         try:
             tests = cases(prompt, self.tests, self.mode)
-            made = _plan(tests.texts, tests.entry, self.modules) if tests.texts else None
+            made = _plan(tests.texts, tests.entry, self.modules, tests.helpers) if tests.texts else None
         except Unusable as error:
             return Score(value=None, status="unparseable", detail=str(error))
         code = block(completion)
@@ -156,24 +156,6 @@ class Code:
         return Score(value=share if self.fraction else float(right), correct=right, parts=parts, detail=detail)
 
 
-def block(completion: str) -> str | None:
-    """The last closed block that is marked as Python; where none is, the last closed one without a language."""
-    marked, bare, opened = None, None, None
-    for fence in _FENCE.finditer(completion):
-        if opened is None:
-            opened = fence
-        elif not fence[1]:
-            inside = textwrap.dedent(completion[opened.end() + 1 : fence.start()])
-            if opened[1].lower() in _PYTHON:
-                marked = inside
-            elif not opened[1]:
-                bare = inside
-            opened = None
-        else:  # a block that was never closed
-            opened = fence
-    return bare if marked is None else marked
-
-
 @functools.lru_cache(maxsize=1 << 10)
-def _plan(texts: tuple[str, ...], entry: str, modules: tuple[str, ...]) -> Plan:
-    return plan(texts, entry, modules)
+def _plan(texts: tuple[str, ...], entry: str, modules: tuple[str, ...], helpers: str) -> Plan:
+    return plan(texts, entry, modules, helpers)

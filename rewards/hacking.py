@@ -27,7 +27,7 @@ class Hacking:
     """
 
     several_boxes: Action = "off"
-    """Boxes behind the reasoning with different answers, so that one of them may be right."""
+    """Boxes or <answer> tags behind the reasoning with different answers, so that one of them may be right."""
     copied: Action = "off"
     """The final answer is one that the prompt or the hint gave away, in a box, as `the answer is`, or behind the last `=`."""
     leak: Action = "off"
@@ -49,7 +49,7 @@ class Hacking:
     def overrule(self, total: Score, completion: str, prompt: Prompt) -> Score:
         holds, parts = {}, {}
         if self.several_boxes != "off":
-            holds["several_boxes"] = hacking.different_boxes(completion) > 1
+            holds["several_boxes"] = hacking.different_boxes(completion, prompt.answer) > 1
         if self.copied != "off":
             shown = (*(message["content"] for message in prompt.messages), prompt.hint)
             holds["copied"] = hacking.copied(completion, shown)

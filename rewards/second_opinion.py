@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Gt, Le
 
+from posttrain.config.problems import Problem
 from posttrain.data.types import Prompt, Score
 from posttrain.scoring.api import REWARDS, judge, waits
 from posttrain.scoring.overrule import overruled
+
+if TYPE_CHECKING:
+    from posttrain.config.recipe import Recipe
 
 NOTHING = Score(value=None, status="skipped", detail="a guard judges nothing by itself: it overrules other rewards")
 
@@ -55,6 +59,11 @@ class SecondOpinion:
     def inner(self) -> Iterator[Any]:
         """Rewards within this one."""
         yield self.verifier
+
+    def conflicts(self, at: str, recipe: Recipe) -> Iterator[Problem]:
+        """What the second one finds in the recipe that does not go with it."""
+        if conflicts := getattr(self.verifier, "conflicts", None):
+            yield from conflicts(f"{at}.verifier", recipe)
 
     def __call__(self, completion: str, prompt: Prompt) -> Score:
         return NOTHING

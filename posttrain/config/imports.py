@@ -6,12 +6,16 @@ import hashlib
 import importlib
 import importlib.util
 import pkgutil
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from posttrain.config.errors import ConfigError
+from posttrain.config.errors import ConfigError, text_of
 
 # Top-level folders of a checkout, installed as packages of these names.
 _FOLDERS = {"posttrain_recipes": "recipes", "posttrain_rewards": "rewards", "posttrain_launch": "launch"}
@@ -70,7 +74,8 @@ def load_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # before it runs: dataclasses look their module up
     try:
-        spec.loader.exec_module(module)
+        with within_limit(f"file {path}"):
+            spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
         if isinstance(error, Exception | SystemExit):
@@ -79,12 +84,41 @@ def load_file(path: Path) -> ModuleType:
     return module
 
 
+NOTICE, LIMIT = 10, 120  # seconds of an import until somebody is told, and until it is given up
+
+
+@contextmanager
+def within_limit(what: str) -> Iterator[None]:
+    """TimeoutError where somebody's import does not end; a note before that. In the main thread alone."""
+    busy = threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]
+    if busy or not hasattr(signal, "setitimer"):
+        yield
+        return
+    told = False
+
+    def late(*_: object) -> None:
+        nonlocal told
+        if told:
+            raise TimeoutError(f"it was not done within {LIMIT} s")
+        told = True
+        print(f"posttrain: {what} is still being imported after {NOTICE} s; at {LIMIT} s this ends", file=sys.stderr)
+        signal.setitimer(signal.ITIMER_REAL, LIMIT - NOTICE)
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, NOTICE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def broken(what: str, error: BaseException) -> ConfigError:
     """What went wrong while somebody's code was imported, with the line in it: no trace of how we came there."""
     frames = [f for f in traceback.extract_tb(error.__traceback__)[1:] if "importlib" not in f.filename]
     own = [f for f in frames if f.filename == frames[0].filename]
     place = f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
-    text = str(error)
+    text = text_of(error)
     if isinstance(error, SyntaxError) and not own:
         place, text = f"{error.filename}:{error.lineno}: ", error.msg
     return ConfigError(
@@ -99,7 +133,8 @@ def load_object(where: str, attribute: str, folder: Path) -> tuple[object, str]:
         module = load_file(folder / Path(where).expanduser())
     else:
         try:
-            module = importlib.import_module(where)
+            with within_limit(f"module {where!r}"):
+                module = importlib.import_module(where)
         except ImportError as error:
             raise ConfigError(
                 f"module {where!r} cannot be imported: {error}. Install it, or check the name."

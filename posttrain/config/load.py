@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 import yaml
 
 from posttrain.config.errors import ConfigError
-from posttrain.config.parents import find_recipe, layers
+from posttrain.config.parents import find_recipe, layers, recipes_folder
 from posttrain.config.recipe import Recipe
 from posttrain.config.registries import REWARDS
-from posttrain.config.rewards import reward_files
+from posttrain.config.rewards import PACKAGE, two
 from posttrain.config.tree import DEFAULT, Node, laid, read_overrides, shown_path
 from posttrain.config.validate import validate
 
@@ -46,37 +47,56 @@ def load(below: Sequence[Node], over: Node, path: Path, *, overrides: tuple[str,
         raise ConfigError(
             f"{over.origin}: extends cannot be set here. Write a recipe of two lines that extends the other."
         )
-    node = _with_reward_files(laid([*below, over]), path.resolve().parent)
+    folder = path.resolve().parent
+    node = _with_reward_files(laid([*below, over]), folder)
     if "name" not in node.value:
         node = Node({"name": Node(path.stem, DEFAULT), **node.value}, node.origin)
-    recipe = validate(node, shown_path(path))
-    resolved = recipe.model_dump(mode="json")
+    with REWARDS.beside(folder):
+        recipe = validate(node, shown_path(path))
+        resolved = recipe.model_dump(mode="json")
     return Loaded(recipe, node.plain(), resolved, _origins(resolved, node), path, overrides)
 
 
 def _with_reward_files(node: Node, folder: Path) -> Node:
-    """`use: name` of a file in `rewards/` beside the recipe becomes its path."""
-    files, parts = reward_files(folder), node.value.get("reward")
-    if not files or parts is None or not isinstance(parts.value, dict):
+    """`use: name` of a file in `rewards/` here or beside the recipe becomes its path.
+
+    Where something else has that name, too, a packaged recipe means what comes with posttrain, and any other has to say.
+    """
+    files, parts = REWARDS.files(folder), node.value.get("reward")
+    if parts is None or not isinstance(parts.value, dict):
         return node
-    installed = REWARDS.installed()
 
     def found(part: Node) -> Node:
         if isinstance(part.value, dict):  # a reward with another one in it calls that its verifier
             inner = {key: found(part.value[key]) for key in ("use", "verifier") if key in part.value}
             return Node({**part.value, **inner}, part.origin)
-        if isinstance(part.value, str) and part.value in files:
-            if part.value in installed:
-                raise ConfigError(
-                    f"{part.origin}: two rewards are called {part.value!r}: one that is installed, and "
-                    f"{shown_path(files[part.value])}. Rename the file, or name it by its path."
-                )
-            return Node(str(files[part.value]), part.origin)
-        return part
+        if not isinstance(part.value, str) or not part.value.isidentifier():
+            return part
+        named = part.value
+        claims = REWARDS.claims(named)
+        places = [*claims, *([str(files[named].resolve())] if named in files else [])]
+        if len(places) > 1 and _packaged(part.origin):
+            return Node(next((place for place in claims if place.startswith(f"{PACKAGE}.")), named), part.origin)
+        if len(places) > 1:
+            shown = [*claims, *([_from(folder, files[named])] if named in files else [])]
+            raise ConfigError(f"{part.origin}: {two(named, shown)}")
+        return Node(places[0], part.origin) if named in files else part
 
     return Node(
         {**node.value, "reward": Node({k: found(v) for k, v in parts.value.items()}, parts.origin)}, node.origin
     )
+
+
+def _packaged(origin: str) -> bool:
+    """Whether a line stands in a recipe that comes with posttrain."""
+    home = recipes_folder()
+    return home is not None and Path(origin.rpartition(":")[0]).resolve().is_relative_to(home.resolve())
+
+
+def _from(folder: Path, file: Path) -> str:
+    """A file as a recipe in that folder names it."""
+    way = os.path.relpath(file.resolve(), folder)
+    return way if way.startswith("../") else f"./{way}"
 
 
 def value_at(resolved: Any, key: str) -> Any:

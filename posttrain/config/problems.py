@@ -95,6 +95,8 @@ def describe(e: ErrorDetails) -> str:
         return f"{message} Got {shown(e['input'])}."
     if kind in {"advice", "rule"}:
         return message
+    if kind == "too_short" and isinstance(e["input"], Mapping) and not e["input"]:
+        return "is empty, and one part is needed at least. Name one; null takes away what the parent recipe sets."
     if kind == "missing" or kind == "missing_argument":
         return f"is missing. {_ADVICE['missing']}"
     message = message.replace("Input should be", "should be").replace("valid dictionary", "map of settings")

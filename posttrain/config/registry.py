@@ -28,7 +28,7 @@ class Registry(Generic[T]):
     `{use: name, setting: value}` and holds the built component; `TERMS.default("x")` is the same where a map
     may leave `use` out. `home` names the modules (`package.*`: all of a package) that register the built-in
     classes; they are imported at the first look-up. `adapter` makes a component class of a plain function
-    and the name of the module it was found in, where functions are allowed.
+    and the place `module:name` where it was found, where functions are allowed.
     """
 
     def __init__(self, kind: str, group: str | None = None, home: tuple[str, ...] = ()) -> None:
@@ -147,7 +147,7 @@ class Registry(Generic[T]):
     def _at_path(self, name: str, folder: Path) -> type[T]:
         where, attribute = name.rsplit(":", 1)
         found, home = load_object(where, attribute, folder)
-        cls = self._component(found, name, home)
+        cls = self._component(found, name, f"{home}:{attribute}")
         file = where.endswith(".py")
         self._paths[cls] = f"{(folder / Path(where).expanduser()).resolve()}:{attribute}" if file else name
         return cls
@@ -159,11 +159,11 @@ class Registry(Generic[T]):
             raise broken(
                 f"{self.kind} {entry.name!r}, which an installed package says is {entry.value},", error
             ) from error
-        cls = self._component(found, entry.name, entry.module)
+        cls = self._component(found, entry.name, f"{entry.module}:{entry.attr}")
         self.classes.setdefault(entry.name, cls)
         return self.classes[entry.name]
 
-    def _component(self, found: object, name: str, home: str) -> type[T]:
+    def _component(self, found: object, name: str, place: str) -> type[T]:
         if isinstance(found, type) and dataclasses.is_dataclass(found):
             if not hasattr(found, "__pydantic_config__"):
                 found.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)  # type: ignore[attr-defined]
@@ -171,7 +171,7 @@ class Registry(Generic[T]):
         if callable(found) and not isinstance(found, type):
             self._import_home()  # which sets the adapter
             if self.adapter is not None:
-                return self.adapter(found, home)
+                return self.adapter(found, place)
         kinds = "a dataclass" if self.adapter is None else "a dataclass or a function"
         raise ConfigError(f"{name} is {type(found).__name__} {found!r}; a {self.kind} is {kinds}.")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from posttrain.config.names import nearest
 from posttrain.config.problems import Problem
+from posttrain.config.schedules import Constant
 
 if TYPE_CHECKING:
     from posttrain.config.recipe import Recipe
@@ -27,9 +28,7 @@ def reward_problems(recipe: Recipe) -> Iterator[Problem]:
     yield from _columns(recipe)
     yield from _gates(recipe)
     yield from _factors(recipe)
-    for name, part in recipe.reward.items():
-        if conflicts := getattr(part.reward, "conflicts", None):
-            yield from conflicts(f"reward.{name}", recipe)
+    yield from _guards(recipe)
 
 
 def _names(recipe: Recipe) -> Iterator[Problem]:
@@ -78,6 +77,31 @@ def _ring(recipe: Recipe, name: str) -> list[str]:
             return []
         way.append(after)
     return []
+
+
+def _guards(recipe: Recipe) -> Iterator[Problem]:
+    """A guard adds nothing and judges nothing: it needs others, and what changes a value changes nothing of it."""
+    guards = [name for name, part in recipe.reward.items() if hasattr(part.reward, "overrule")]
+    if guards and len(guards) == len(recipe.reward):
+        yield Problem(
+            ("reward",),
+            f"there are guards alone ({', '.join(guards)}), which overrule what other rewards have said: nothing would be "
+            "judged. Add a reward, such as correct: {use: math}.",
+        )
+    for name in guards:
+        part = recipe.reward[name]
+        weighted = not (isinstance(part.weight, Constant) and part.weight.value == 1)
+        for key, given in (
+            ("weight", weighted),
+            ("clip", part.clip is not None),
+            ("only_if", part.only_if is not None),
+        ):
+            if given:
+                yield Problem(
+                    (f"reward.{name}.{key}",),
+                    f"{name} is a guard: it adds nothing to the reward, so its {key} would do nothing. Take it out; what it "
+                    "does when it holds are its own settings.",
+                )
 
 
 def _factors(recipe: Recipe) -> Iterator[Problem]:

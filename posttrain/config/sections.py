@@ -121,7 +121,7 @@ class Scoring(Section):
     """Seconds for one completion; then its process is killed and it counts as failed."""
     max_failed: Share = 0.02
     """Share of failed verdicts of a step above which the run stops."""
-    memory_mb: Positive = 2048
+    memory_mb: Annotated[int, Ge(64)] = 2048
     """Memory of one scoring process."""
 
 

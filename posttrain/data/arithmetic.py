@@ -13,7 +13,7 @@ from posttrain.config.errors import ConfigError
 from posttrain.config.registries import TASKS
 from posttrain.data.hinted import hinted, prefix
 from posttrain.data.reveal import shown
-from posttrain.data.tasks import Messages, TaskData
+from posttrain.data.tasks import GIVEN, Messages, TaskData
 from posttrain.data.types import Prompt
 
 Range = Annotated[list[Annotated[int, Ge(2)]], Len(2, 2)]
@@ -81,6 +81,9 @@ class Arithmetic:
 
     def size(self) -> int | None:
         return self.problems
+
+    def gives(self) -> frozenset[str]:
+        return GIVEN | {"solution", "level", "hint"}
 
     def _taught(self) -> tuple[int, int]:
         (low, high), (least, most) = self.operands, self.taught or self.operands

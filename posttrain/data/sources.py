@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,11 @@ def text(row: dict[str, Any], names: str | list[str], setting: str, where: str) 
     """The first of the named columns that the row has, as text."""
     wanted = [names] if isinstance(names, str) else names
     for column in wanted:
-        if row.get(column) is not None:
-            return str(row[column])
+        found = row.get(column)
+        if found is not None and not (isinstance(found, float) and not math.isfinite(found)):
+            return str(found)
     raise ConfigError(
-        f"task.{setting}={names!r}: {where} has no such column (or it is null).{_columns(row, wanted[0])} "
+        f"task.{setting}={names!r}: {where} has no such column (or it is null or NaN).{_columns(row, wanted[0])} "
         f"Set task.{setting}=COLUMN."
     )
 

@@ -25,7 +25,11 @@ class TaskData:
 
 
 class Task(Protocol):
-    """`has_demonstrations` says whether a supervised warm-up is possible."""
+    """`has_demonstrations` says whether a supervised warm-up is possible.
+
+    A task may also have `gives() -> frozenset[str]`, the columns that rewards may ask for by name: a recipe whose reward
+    needs another one is refused then before it runs.
+    """
 
     has_demonstrations: ClassVar[bool]
 
@@ -41,6 +45,7 @@ class Task(Protocol):
 
 
 Names = str | list[str]
+GIVEN = frozenset({"answer", "id", "source"})  # of every problem
 
 
 @TASKS.register("dataset")
@@ -102,6 +107,10 @@ class Dataset:
 
     def size(self) -> int | None:
         return sources.count(self.path)
+
+    def gives(self) -> frozenset[str]:
+        named = {"solution": self.solution, "level": self.level}
+        return GIVEN | {name for name, column in named.items() if column is not None} | set(self.columns)
 
     def _prompts(self, key: str, path: str, split: str, part: str, messages: Messages) -> list[Prompt]:
         rows = sources.rows(path, self.name, split, key)

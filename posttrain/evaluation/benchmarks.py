@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -197,7 +198,8 @@ def _text(row: Row, columns: tuple[str, ...], what: str, where: Callable[[], str
         value = value[0]
     if isinstance(value, float) and value.is_integer():  # 27.0
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    none = isinstance(value, float) and not math.isfinite(value)
+    if none or isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ConfigError(f"{where()}: {column} is {type(value).__name__} {str(value)[:60]!r}, where text is expected")
     text = str(value).strip()
     if not text.isprintable() and re.search("[\ud800-\udfff]", text):

@@ -141,7 +141,9 @@ def words(text: str) -> str | None:
         return None
     if re.search(r"\d", bare) and not _STARTS.match(bare):
         return None
-    bare = re.sub(r",(?=\s*\d{4}\b)|(?<=\d)(?:st|nd|rd|th)\b|^(?:[Aa]n?|[Tt]he)\s+(?=[a-z]{3})", "", bare)  # May 5th, 2020
+    bare = re.sub(
+        r",(?=\s*\d{4}\b)|(?<=\d)(?:st|nd|rd|th)\b|^(?:[Aa]n?|[Tt]he)\s+(?=[a-z]{3})", "", bare
+    )  # May 5th, 2020
     found = "".join(word[:-1] if len(word) > 4 and word.endswith("s") else word for word in _WORD.findall(bare.lower()))
     said = _SUBJECT.sub("", found.strip(","), count=1)
     return _SAME.get(said, said)

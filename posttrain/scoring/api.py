@@ -12,7 +12,11 @@ from typing import Any, Protocol, cast, get_args
 from posttrain.config.errors import ConfigError
 from posttrain.config.registries import REWARDS
 from posttrain.data.types import Prompt, Score, Status
-from posttrain.scoring.functions import BatchReward, Outcome, columns_of, component_of, settled
+from posttrain.scoring.batch import number_of
+from posttrain.scoring.columns import columns_of
+from posttrain.scoring.functions import BatchReward, component_of
+from posttrain.scoring.loops import settled
+from posttrain.scoring.outcome import Outcome, told
 from posttrain.scoring.overrule import combined
 
 __all__ = [
@@ -76,9 +80,10 @@ REWARDS.adapter = component_of
 def to_score(returned: Any) -> Score:
     """Any return value of a reward as a verdict."""
     if isinstance(returned, Outcome):
-        right = returned.reward is not None and returned.reward >= 1.0
+        value = number_of(returned.reward)
+        right = value is not None and value >= 1.0
         returned = Score(
-            value=returned.reward,
+            value=returned.reward if value is None else value,
             correct=right if returned.correct is None else returned.correct,
             status=returned.status,
             parts=returned.parts,
@@ -88,9 +93,8 @@ def to_score(returned: Any) -> Score:
         return _checked(returned)
     if returned is None:
         return Score(value=None, status="skipped", detail="returned None")
-    # numpy's bool is not a Real; both bools count as numbers
-    if isinstance(returned, Real) or type(returned).__name__ in ("bool", "bool_"):
-        value = float(cast(Any, returned))
+    value = number_of(returned)  # a bool counts as a number
+    if value is not None:
         return _checked(Score(value=value, correct=value >= 1.0))
     return _failed(f"returned {type(returned).__name__}, expected Score, number or None: {str(returned)[:100]}")
 
@@ -103,7 +107,7 @@ def judge(reward: Reward, completion: str, prompt: Prompt) -> Score:
         # The one place where everything is caught: a plugin may raise anything (even SystemExit, and
         # math-verify's time-out derives from BaseException), and it must not take down the samples of its
         # neighbours.
-        return _failed(f"{type(error).__name__}: {error}")
+        return _failed(told(error))
 
 
 @dataclass(frozen=True)
@@ -195,7 +199,7 @@ def _ruling(guard: Any, total: Score, completion: str, prompt: Prompt) -> Score:
     try:
         return to_score(guard.overrule(total, completion, prompt))
     except BaseException as error:  # see `judge`
-        return _failed(f"{type(error).__name__}: {error}")
+        return _failed(told(error))
 
 
 def _open(part: Part, scores: Mapping[str, Score]) -> bool:
@@ -222,10 +226,12 @@ def _checked(score: Score) -> Score:
     detail = score.detail[:DETAIL_LIMIT]
     if score.status not in get_args(Status):
         return _failed(f"status {score.status!r} is none of {', '.join(get_args(Status))}; {detail}")
-    bad = {name: value for name, value in score.parts.items() if not math.isfinite(value)}
+    if why := _ill_typed(score):
+        return _failed(f"{why}; {detail}".removesuffix("; "))
+    parts = {name: float(number_of(value) or 0.0) for name, value in score.parts.items()}
+    bad = {name: value for name, value in parts.items() if not math.isfinite(value)}
     if bad:
         return _failed(f"parts are not finite: {bad}; {detail}")
-    parts = {name: float(value) for name, value in score.parts.items()}
     if score.status != "ok":
         return replace(score, value=None, correct=False, parts=parts, detail=detail)
     if score.value is None:
@@ -233,6 +239,18 @@ def _checked(score: Score) -> Score:
     if not math.isfinite(score.value):
         return _failed(f"value is {score.value}; {detail}".removesuffix("; "))
     return replace(score, value=float(score.value), correct=bool(score.correct), parts=parts, detail=detail)
+
+
+def _ill_typed(score: Score) -> str:
+    """What in a verdict has the wrong type, in words; empty where nothing has."""
+    if score.value is not None and not isinstance(score.value, Real):
+        return f"the reward is {type(score.value).__name__} {str(score.value)[:60]!r}; a number or None is expected"
+    if not isinstance(score.parts, Mapping):
+        return f"parts is {type(score.parts).__name__} {str(score.parts)[:60]!r}; a map of names to numbers is expected"
+    for name, value in score.parts.items():
+        if not isinstance(name, str) or number_of(value) is None:
+            return f"parts has {str(name)[:60]!r}: {str(value)[:60]!r}; names are text and values are numbers"
+    return ""
 
 
 def _failed(detail: str) -> Score:

@@ -16,8 +16,9 @@ T be their limit.
 - Those that burn a core are in the way of the workers and of others that are merely slow. Each has a share at full
   priority: twice what all but one in two hundred of the last samples took, within FAIR. Then it steps back, to a sixth
   of a core that a worker wants too; of those only half as many as there are workers run, the others have what is left
-  over. So one that does end but needs much more than nearly all others may be late for its limit where no core is
-  free; no other is. Those that are late are not among the samples that count: nobody can tell them from hung ones.
+  over. Where no core is free that is nothing. So one that was ready to run all the time, and yet has had less than
+  STARVED of its limit, is waited for longer: its lateness is our doing. One that needs more, or is one of many, may be
+  late where no core is free; no other is. Nobody can tell those that are late from hung ones.
 - What that makes of the throughput depends on the cores. With one to spare nine tenths are left for burning samples of
   even length, and six to seven where the slowest healthy ones take fifty times the mean. Where as many workers as there are
   cores are never idle, seven tenths are left for samples that all take 5 ms, and half for uneven ones of 3.5 ms on
@@ -42,6 +43,8 @@ MARGIN = 2.0  # times
 LEAST = 0.003  # seconds that are never suspicious: the kernel may have had something else to do
 MOST = 128  # processes set aside
 FAIR = (0.03, 0.15)  # seconds of a core that a stuck sample gets at full priority, at least and at most
+STARVED = 0.3  # of its limit in seconds of a core: one that steps back is not late before it has had so much,
+PATIENCE, PATIENT = 10.0, 32  # but waits for so many times its limit at most, and only beside so many others
 
 
 class Durations:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from posttrain.config.errors import ConfigError
 from posttrain.config.load import find_recipe, load_recipe
-from posttrain.config.meanings import setting
 from posttrain.config.registries import REWARDS
-from posttrain.config.rewards import reward_files
 from posttrain.config.tree import read_overrides
 from posttrain.scoring.functions import FunctionReward
+from posttrain.scoring.listing import print_list, print_one
+from posttrain.scoring.output import can_take
 from posttrain.scoring.pool import ScorerBroken
 from posttrain.scoring.rows import Progress, rows_of, score_file
 from posttrain.scoring.scorer import Scorer, scorer_of
@@ -28,14 +26,16 @@ def run(options: argparse.Namespace) -> int:
     try:
         match options.action:
             case "show":
-                return _show(_named(options), _folder(options))
+                print_one(_named(options), _folder(options))
+                return 0
             case "test":
                 return _test(options, _named(options))
             case "score":
                 return _score(options)
             case "new":
                 return _new(_named(options))
-        return _list(_folder(options))
+        print_list(_folder(options))
+        return 0
     except ScorerBroken as error:
         raise ConfigError(f"rewards {options.action}: {error}") from error
 
@@ -52,51 +52,6 @@ def _named(options: argparse.Namespace) -> str:
 def _folder(options: argparse.Namespace) -> Path:
     """Where `rewards/` may lie: beside the recipe, or here."""
     return find_recipe(options.recipe).parent if options.recipe else Path()
-
-
-def _list(folder: Path) -> int:
-    from rich.console import Console
-    from rich.table import Table
-
-    ours = {entry.name: entry.value for entry in entry_points(group=str(REWARDS.group))}
-    files = {**reward_files(Path()), **reward_files(folder)}
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for column in ("reward", "where", "what it is"):
-        table.add_column(column, no_wrap=column == "reward", style="cyan" if column == "reward" else "")
-    for name in sorted({*REWARDS.names(), *files}):
-        # a package of somebody else is not imported only to be listed
-        known = REWARDS.classes.get(name)
-        where = str(files[name]) if name in files else ours.get(name, f"{known.__module__}" if known else "")
-        table.add_row(name, where, _first_line(known) if known else "")
-    Console().print(table)
-    return 0
-
-
-def _show(name: str, folder: Path) -> int:
-    cls = REWARDS.find(name, folder)
-    function = getattr(cls, "function", None)
-    where = sys.modules[cls.__module__].__file__
-    print(f"{name}: {_first_line(cls)}\n\n  defined in {where}")
-    if function is not None:
-        form = "TRL's batch form" if hasattr(cls, "chat") else "one sample at a time"
-        print(f"  a plain function, {form}")
-    text = (cls.__doc__ or "").strip()
-    rest = text.partition("\n\n")[2]
-    if rest and not text.startswith(f"{cls.__name__}("):
-        print("\n" + "\n".join(f"  {line.strip()}" for line in rest.splitlines()))
-    own = [f for f in fields(cls) if f.init]
-    print("\n  settings:" if own else "\n  no settings")
-    for f in own:
-        default = f.default_factory() if f.default_factory is not MISSING else f.default
-        shown = "required" if default is MISSING else f"= {default!r}"
-        print(f"    {f.name} {shown}   {setting(cls, f.name)}".rstrip())
-    print(f"\n  in a recipe: reward: {{correct: {{use: {name}}}}}")
-    return 0
-
-
-def _first_line(cls: type[Any]) -> str:
-    text = (cls.__doc__ or "").strip().split("\n\n")[0]
-    return "" if text.startswith(f"{cls.__name__}(") else " ".join(text.split())
 
 
 def _built(name: str, options: argparse.Namespace) -> Any:
@@ -124,12 +79,10 @@ def _score(options: argparse.Namespace) -> int:
             "rewards score: needs --file and one of --reward and --recipe: "
             "`posttrain rewards score --reward math --file in.jsonl --out out.jsonl`."
         )
-    source = rows_of(Path(options.file))
-    out = Path(options.out) if options.out else None
-    if out is not None and out.exists() and out.samefile(source):
-        raise ConfigError(f"rewards score: --out {out} is the file that is read. Choose another one.")
+    source = rows_of(options.file)
+    out = can_take(Path(options.out), source) if options.out else None
     with _judging(options) as scorer:
-        progress = Progress(source.stat().st_size, sys.stderr)
+        progress = Progress(source.stat().st_size if source else 0, sys.stderr)
         counts = score_file(source, out, scorer, progress)
         progress.end(counts)
     return 0
@@ -153,7 +106,7 @@ def _new(name: str) -> int:
         raise ConfigError(
             f"rewards new: {name!r} cannot be a reward's name: it has to be a Python name, as my_reward is."
         )
-    if name in REWARDS.names():
+    if name in REWARDS.names():  # with those of files here
         raise ConfigError(
             f"rewards new: there is a reward {name!r} already; `posttrain rewards show {name}` says where."
         )
@@ -162,9 +115,16 @@ def _new(name: str) -> int:
     for path in files:
         if path.exists():
             raise ConfigError(f"rewards new: {path} exists. Remove it, or choose another name.")
+        if path.parent.exists() and not path.parent.is_dir():
+            raise ConfigError(f"rewards new: {path.parent} is a file, and a folder is needed there. Rename it.")
     for path, text in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.replace("NAME", name), encoding="utf-8")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text.replace("NAME", name), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"rewards new: {path} cannot be written: {error.strerror}. Go to another folder."
+            ) from None
         print(f"wrote {path}")
     print(f"next: posttrain rewards test {name}; in a recipe, reward: {{correct: {{use: {name}}}}}")
     return 0

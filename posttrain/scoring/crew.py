@@ -7,7 +7,7 @@ import selectors
 import time
 from dataclasses import replace
 
-from posttrain.scoring.aside import MOST, Look, resident
+from posttrain.scoring.aside import MOST, PATIENT, STARVED, Look, resident
 from posttrain.scoring.process import ScorerBroken, WorkerProcess, Zygote, ZygoteProcess, ending
 from posttrain.scoring.wire import Setup
 
@@ -37,6 +37,7 @@ class Crew:
         self.pupil: WorkerProcess | None = None  # judges once more what others have judged, and then becomes the heir
         self._heirs: list[Zygote] = []  # others are forked from the last, each was itself from the one before
         self._wanted = False  # whether they are worth having: something was set aside
+        self._barren = False  # whether a worker that has judged cannot be forked
 
     @property
     def alone(self) -> bool:
@@ -60,7 +61,9 @@ class Crew:
             worker = by_number.get(message.get("started", message.get("exited", -1)))
             if "broken" in message:
                 raise ScorerBroken(f"a scoring worker could not load the rewards: {message['broken']}")
-            if "unforkable" in message:
+            if "unforkable" in message and zygote in self._heirs:
+                self._barren = True
+            elif "unforkable" in message:
                 self._restart(replace(self.setup, shared=False))
                 return []
             if "loaded" in message:
@@ -113,7 +116,7 @@ class Crew:
             return
         for _ in range(self.count + (0 if self.alone else SPARES) - len(self._able())):
             self._spawn(zygote)
-        if self._wanted and len(self._heirs) < len(LESSONS) and self.pupil is None:
+        if self._wanted and not self._barren and len(self._heirs) < len(LESSONS) and self.pupil is None:
             self.pupil = self._spawn(zygote)
             self.pupil.pupil = True
 
@@ -173,6 +176,13 @@ class Crew:
         if len(eased) > most:
             for worker in [w for w in eased if self._looked(w).running][:-most]:
                 worker.parent.lower(worker)
+
+    def starved(self, worker: WorkerProcess) -> bool:
+        """Whether it is our doing that it has not come to an end: it had to step back, and others had the cores."""
+        if not worker.lowered or sum(1 for w in self.workers if w.aside) > PATIENT:
+            return False
+        look = self._looked(worker)
+        return look.running and look.burnt - worker.burnt < STARVED * self.setup.timeout
 
     def set_aside(self, worker: WorkerProcess) -> None:
         self._wanted = True

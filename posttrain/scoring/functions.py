@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
+import copy
 import functools
 import inspect
-import os
+import operator
 import sys
-import threading
 import typing
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from posttrain.config.errors import ConfigError
-from posttrain.data.types import Prompt, Score, Status
+from posttrain.config.problems import Problem
+from posttrain.data.types import Prompt
+from posttrain.scoring.batch import Log, TrainerState, only, other_form, with_log
+from posttrain.scoring.columns import columns_of, lacking, unknown_columns
+from posttrain.scoring.examples import Example, examples_of
+from posttrain.scoring.loops import settled
+from posttrain.scoring.outcome import Outcome, told
+from posttrain.scoring.signatures import behind, parameters_of, settings_in
 
-Example = tuple[str, Prompt, float | None]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a function may return instead of a number: the verdict with its reasons.
-
-    A `reward` of 1 or more counts as correct unless `correct` says otherwise. With a status other than "ok" nothing was
-    judged: the sample is left out of its group's baseline.
-    """
-
-    reward: float | None
-    status: Status = "ok"
-    detail: str = ""
-    parts: Mapping[str, float] = field(default_factory=dict)
-    """Numbers to be logged by name."""
-    correct: bool | None = None
-
-
-@dataclass(frozen=True)
-class TrainerState:
-    """The part of transformers' TrainerState that a reward can make use of."""
-
-    global_step: int
-    """Steps that are finished."""
-    max_steps: int
+if TYPE_CHECKING:
+    from posttrain.config.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -52,22 +33,29 @@ class FunctionReward:
     """
 
     function: ClassVar[Callable[..., Any]]
+    parameters: ClassVar[Mapping[str, inspect.Parameter]]
+    place: ClassVar[str | None]
+    """`module:name` under which it is found again in another process; None where there is no such name."""
+    given: ClassVar[tuple[str, ...]] = ("completion", "prompt")
 
     def examples(self) -> Iterable[Example]:
         """Those beside the function: `EXAMPLES = [(completion, {"answer": ..., column: ...}, expected)]`."""
-        names = (type(self).__module__, _behind(type(self).function).__module__)
-        found = [getattr(sys.modules.get(name), "EXAMPLES", ()) for name in names]
-        for i, (completion, columns, expected) in enumerate(found[0] or found[1]):
-            yield completion, prompt_of(dict(columns), f"example {i}"), expected
+        names = (type(self).__module__, behind(type(self).function).__module__)
+        yield from examples_of(sys.modules.get(name) for name in names)
+
+    def conflicts(self, at: str, recipe: Recipe) -> Iterator[Problem]:
+        yield from unknown_columns(self.required(), self.given, at, recipe)
 
     def __call__(self, completion: str, prompt: Prompt) -> Any:
         """`f(completion, answer, **columns)`, `f(completion, prompt)`, or any other choice by name."""
         columns = {**columns_of(prompt), "completion": completion, "prompt": prompt}
+        if missing := self._missing(columns):
+            return missing
         return settled(type(self).function(**self._arguments(columns)))
 
     def _arguments(self, columns: dict[str, Any]) -> dict[str, Any]:
         """The columns that the function names, or all of them when it takes **columns; settings go before columns."""
-        names = inspect.signature(type(self).function).parameters
+        names = type(self).parameters
         for name, value in self._settings().items():
             if name not in columns or value != names[name].default:
                 columns[name] = value
@@ -75,11 +63,24 @@ class FunctionReward:
             return columns
         return {name: value for name, value in columns.items() if name in names}
 
+    def _missing(self, columns: Mapping[str, Any]) -> Outcome | None:
+        """The verdict where a parameter without a default would get what nobody has."""
+        names = [name for name in self.required() if name not in columns]
+        return Outcome(None, "error", lacking(names, columns)) if names else None
+
+    @classmethod
+    def required(cls) -> list[str]:
+        """The parameters without a default."""
+        variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        return [p.name for p in cls.parameters.values() if p.default is p.empty and p.kind not in variable]
+
     def _settings(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata.get("setting")}
 
     def __reduce__(self) -> Any:  # the subclass has no importable name; the function has
-        return _restored, (type(self).function, {f.name: getattr(self, f.name) for f in fields(self)})
+        made = type(self)
+        settings = {f.name: getattr(self, f.name) for f in fields(self)}
+        return (_restored, (made.function, settings)) if made.place is None else (_found, (made.place, settings))
 
 
 @dataclass(frozen=True)
@@ -93,110 +94,70 @@ class BatchReward(FunctionReward):
     """
 
     chat: bool = False
+    """Whether prompts and completions are lists of messages, as in completion[0]["content"]."""
+    given: ClassVar[tuple[str, ...]] = ("prompts", "completions", "trainer_state", "log_metric", "log_extra")
 
     def __call__(self, completion: str, prompt: Prompt) -> Any:
-        answer: Any = [{"role": "assistant", "content": completion}] if self.chat else completion
+        log = Log()
+        columns = self._columns(completion, prompt, log)
+        if missing := self._missing(columns):
+            return missing
+        try:
+            returned = settled(type(self).function(**self._arguments(columns)))
+            return with_log(only(returned), log)
+        except Exception as error:
+            if advice := other_form(error, self.chat):
+                return Outcome(None, "error", f"{told(error)}. {advice}")
+            raise
+
+    def _columns(self, completion: str, prompt: Prompt, log: Log) -> dict[str, Any]:
+        own = columns_of(prompt)
         messages = list(prompt.messages)
         asked: Any = messages if self.chat else "\n\n".join(message["content"] for message in messages)
-        logged: dict[str, float] = {}
-        remarks: list[str] = []
-        own = columns_of(prompt)
-        columns = {name: [value] for name, value in own.items()}
-        columns |= {"prompts": [asked], "completions": [answer]}
-        columns["trainer_state"] = TrainerState(own.get("training_step", 0), own.get("training_steps", 1))  # type: ignore[assignment]
-        columns["log_metric"] = lambda name, value: logged.update({name: float(value)})  # type: ignore[assignment]
-        columns["log_extra"] = lambda name, values: remarks.append(f"{name}: {values[0]}")  # type: ignore[assignment]
-        values = settled(type(self).function(**self._arguments(columns)))
-        if len(values) != 1:
-            raise ValueError(f"returned {len(values)} rewards for 1 completion")
-        if values[0] is None or isinstance(values[0], Score | Outcome) or not (logged or remarks):
-            return values[0]
-        return Outcome(values[0], parts=logged, detail="; ".join(remarks))
+        answer: Any = [{"role": "assistant", "content": completion}] if self.chat else completion
+        columns: dict[str, Any] = {name: [value] for name, value in own.items() if name != "prompts"}
+        if messages:
+            columns["prompts"] = [asked]
+        columns["completions"] = [answer]
+        columns["trainer_state"] = TrainerState(own.get("training_step", 0), own.get("training_steps", 1))
+        return {**columns, "log_metric": log.metric, "log_extra": log.extra}
 
 
-def component_of(function: Callable[..., Any], home: str | None = None) -> type[FunctionReward]:
+def component_of(function: Callable[..., Any], place: str | None = None) -> type[FunctionReward]:
     """The component class of a plain function: TRL's form if it takes `completions`, ours if `completion`.
 
-    A partial and an object that can be called are functions too. `home` names the module in which it was found.
+    A partial and an object that can be called are functions too. `place` is the `module:name` where it was found.
     """
-    behind = _behind(function)
-    names = _parameters(function)
-    base: type[FunctionReward]
-    if {"completions", "completion_ids"} & set(names) and "completion" not in names:
-        base = BatchReward
-    elif "completion" in names:
-        base = FunctionReward
-    else:
-        raise ConfigError(
-            f"{_named(behind)}({', '.join(map(str, names.values()))}) is not a reward: "
-            "its parameters name neither `completions` (a batch, as in TRL) nor `completion` (one sample). "
-            "Rename the parameter that takes the text."
-        )
-    hints = _hints(behind)
-    settings = [
-        (p.name, hints.get(p.name, Any), field(default=p.default, kw_only=True, metadata={"setting": True}))
-        for p in names.values()
-        if p.kind is inspect.Parameter.KEYWORD_ONLY and isinstance(p.default, bool | int | float | str)
-    ]
-    space: dict[str, Any] = {"function": staticmethod(function), "__doc__": behind.__doc__}
-    space["__module__"] = home or behind.__module__
+    within = behind(function)
+    place = place or _place_of(function)
+    names = parameters_of(function, place)
+    base = BatchReward if "completion" not in names else FunctionReward
+    hints = _hints(within)
+    found = settings_in(names, function, place)
+    settings = [(p.name, _type(hints.get(p.name, Any), p.default), _setting(p)) for p in found]
+    space: dict[str, Any] = {"function": staticmethod(function), "parameters": names, "place": place}
+    space["__doc__"] = within.__doc__
+    home, _, attribute = (place or "").partition(":")
+    space["__module__"] = home or within.__module__
     # What is async waits for something outside, and its connections cannot be forked.
-    space["waits"] = inspect.iscoroutinefunction(behind)
-    name = getattr(function, "__name__", behind.__qualname__.removesuffix(".__call__"))
+    space["waits"] = inspect.iscoroutinefunction(within)
+    own_name = getattr(function, "__name__", within.__qualname__.removesuffix(".__call__"))
+    name = own_name if own_name.isidentifier() else attribute.rpartition(".")[2] or "reward"
     return make_dataclass(name, settings, bases=(base,), namespace=space, frozen=True)
 
 
-def columns_of(prompt: Prompt) -> dict[str, Any]:
-    """The columns of the data set that a plain function may ask for by name."""
-    own = {"solution": prompt.solution, "source": prompt.source, "level": prompt.level}
-    return {**own, **prompt.columns, "answer": prompt.answer, "id": prompt.id}
+def _setting(parameter: inspect.Parameter) -> Any:
+    default, mark = parameter.default, {"setting": True}
+    if isinstance(default, list | dict):  # which must not be shared
+        return field(default_factory=functools.partial(copy.deepcopy, default), kw_only=True, metadata=mark)
+    return field(default=default, kw_only=True, metadata=mark)
 
 
-def prompt_of(row: Mapping[str, Any], name: str, source: str = "") -> Prompt:
-    """A row of data as a prompt; what has no place of its own there is a column. TypeError says what does not fit."""
-    rest = dict(row)
-    answer = rest.pop("answer", "")
-    if isinstance(answer, int | float) and not isinstance(answer, bool):
-        answer = str(answer)
-    if not isinstance(answer, str):
-        raise TypeError(f"answer must be text, got {type(answer).__name__}")
-    own: dict[str, Any] = {"solution": "", "source": source, "level": 0}
-    for key, empty in own.items():
-        if isinstance(rest.get(key), type(empty)):  # else it is a column of the data that happens to be called so
-            own[key] = rest.pop(key)
-    asked = rest.pop("messages", None) or rest.pop("prompt", None) or rest.get("problem") or ()
-    messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
-    if not isinstance(messages, list | tuple) or not all(
-        isinstance(m, Mapping) and isinstance(m.get("content"), str) for m in messages
-    ):
-        raise TypeError("messages must be a list of {role, content}")
-    return Prompt(
-        id=name,
-        messages=tuple(messages),
-        answer=answer,
-        **own,
-        columns=rest,
-    )
-
-
-def settled(value: Any) -> Any:
-    """The result of a function, waited for when the function is async.
-
-    A process has one loop for all samples, as in TRL: a client that a module keeps belongs to the loop it was used in.
-    """
-    if not inspect.isawaitable(value):
-        return value
-    return _loop(os.getpid(), threading.get_ident()).run_until_complete(_awaited(value))
-
-
-@functools.cache
-def _loop(process: int, thread: int) -> asyncio.AbstractEventLoop:
-    """That of a process and thread: a forked worker must not go on with its parent's."""
-    return asyncio.new_event_loop()
-
-
-async def _awaited(value: Awaitable[Any]) -> Any:
-    return await value
+def _type(hint: Any, default: Any) -> Any:
+    """`x: int = None` says that None will do, too; a list in a recipe is the tuple that a default is."""
+    if hint is Any:
+        return tuple[Any, ...] if isinstance(default, tuple) else Any
+    return hint | None if default is None else hint
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
@@ -206,22 +167,21 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _behind(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function that a partial, or an object that can be called, runs."""
-    if isinstance(function, functools.partial):
-        return _behind(function.func)
-    return function if inspect.isroutine(function) else type(function).__call__
-
-
-def _named(function: Callable[..., Any]) -> str:
-    return f"{function.__module__}:{function.__qualname__}" if inspect.isfunction(function) else repr(function)
-
-
-def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+def _place_of(function: Callable[..., Any]) -> str | None:
+    """Where it can be found by name, as a function at the top level of a module can."""
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if not (isinstance(module, str) and isinstance(name, str)):
+        return None
     try:
-        return inspect.signature(function).parameters
-    except (ValueError, TypeError):  # one that is written in C, and does not say
-        return {}
+        return f"{module}:{name}" if operator.attrgetter(name)(sys.modules[module]) is function else None
+    except (AttributeError, KeyError):
+        return None
+
+
+def _found(place: str, settings: Mapping[str, Any]) -> FunctionReward:
+    """In a worker: whatever the module calls so is the function, be it a closure, a lambda or a partial."""
+    module, _, name = place.partition(":")
+    return component_of(operator.attrgetter(name)(sys.modules[module]), place)(**settings)
 
 
 def _restored(function: Callable[..., Any], settings: Mapping[str, Any]) -> FunctionReward:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from fractions import Fraction
 
-from posttrain.scoring.answers import number, tight, unwrapped
-from posttrain.scoring.boxed import boxed
+from posttrain.scoring.alike import LONGEST, alike, kinds, meaning
+from posttrain.scoring.answers import number
+from posttrain.scoring.boxed import boxed, together
+from posttrain.scoring.latex import split
 from posttrain.scoring.stated import TAIL, behind_reasoning, lenient, tagged
 
 MOST = 256  # answers of one kind that are looked at in a text, the last ones
-LONGEST = 2000  # characters of an answer whose meaning is looked for
 LONG_ANSWER = 4  # characters from which an answer that occurs anywhere in a hint is no accident
 _NESTED = ("\\boxed", "\\fbox")
 # a word, a sign, or one character of a script that is written without blanks
@@ -36,17 +36,39 @@ def boxes(text: str) -> list[str]:
     return [found for found in boxed(text)[-MOST:] if found.strip() and not any(box in found for box in _NESTED)]
 
 
-def different_boxes(completion: str) -> int:
-    """How many different answers are in boxes behind the reasoning; in all of the text if there is none there."""
-    return len({meaning(found) for found in boxes(behind_reasoning(completion)) or boxes(completion)})
+def different_boxes(completion: str, reference: str = "") -> int:
+    """How many different answers are in boxes or <answer> behind the reasoning; in all of the text if none is there.
+
+    Where the reference answer has several parts, boxes that stand together (`\\boxed{3} and \\boxed{4}`) are one answer,
+    and so is one of its parts in a box of its own.
+    """
+    behind = behind_reasoning(completion)
+    for text in (behind, completion) if behind != completion else (completion,):
+        found = boxes(text)
+        tags = [said for said in tagged(text)[-MOST:] if said and not any(box in said for box in _NESTED)]
+        if found or tags:
+            return max(kinds(_whole(found, text) if _parts(reference) else found), kinds(tags))
+    return 0
 
 
-def meaning(answer: str) -> Fraction | str:
-    """What two answers share that are written alike or are the same plain number."""
-    if len(answer) > LONGEST:
-        return answer
-    found = number(tight(answer))
-    return tight(unwrapped(answer)) if found is None else found[0]
+def _parts(answer: str) -> list[str]:
+    """Those of an answer that has several: 3,4 or (3, 4) or 3 and 4; empty for one."""
+    bare = answer.strip("$ \t\n")
+    if bare[:1] in ("(", "[", "{") and bare[-1:] in (")", "]", "}"):
+        bare = bare[1:-1]
+    found = split(bare) if len(bare) <= LONGEST and number(bare) is None else []
+    return found if len(found) > 1 else []
+
+
+def _whole(found: list[str], text: str) -> list[str]:
+    """Boxes without those that hold but a part of the last answer, of which the last boxes may be the parts."""
+    if not found:
+        return found
+    joined = together(text)
+    count = next((n for n in range(2, len(found) + 1) if ", ".join(found[-n:]) == joined), 1)
+    last = joined if joined is not None and count > 1 else found[-1]
+    parts = {meaning(part) for part in _parts(last)}
+    return [*(box for box in found[:-count] if meaning(box) not in parts), last]
 
 
 def stated(text: str) -> list[str]:
@@ -69,7 +91,12 @@ def _trimmed(text: str) -> str:
 def copied(completion: str, shown: Iterable[str]) -> bool:
     """Whether the final answer is one that a shown text gave away."""
     answer = final_answer(completion)
-    return answer is not None and meaning(answer) in {meaning(other) for text in shown for other in stated(text)}
+    return answer is not None and _among(answer, shown)
+
+
+def _among(answer: str, texts: Iterable[str]) -> bool:
+    found = meaning(answer)
+    return any(alike(found, meaning(other)) for text in texts for other in stated(text))
 
 
 def leaks(answer: str, hint: str) -> bool:
@@ -78,7 +105,7 @@ def leaks(answer: str, hint: str) -> bool:
     gold = inner[-1] if inner else answer.strip()
     if not gold or not hint:
         return False
-    if meaning(gold) in {meaning(other) for other in stated(hint)}:
+    if _among(gold, [hint]):
         return True
     return len(gold) >= LONG_ANSWER and re.search(rf"(?<!\w){re.escape(gold)}(?!\w)", hint) is not None
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from posttrain.data.types import Prompt, Score, Status
-from posttrain.scoring.aside import Durations
+from posttrain.scoring.aside import PATIENCE, Durations
 from posttrain.scoring.crew import LOOK, Crew
 from posttrain.scoring.process import ProtocolError, ScorerBroken, WorkerProcess, Zygote, ending
 from posttrain.scoring.wire import Setup, from_json
@@ -131,15 +131,19 @@ class Pool:
 
     def _patience(self, crew: Crew) -> float | None:
         now, delay = time.monotonic(), self._durations.delay()
-        waits = [self._limit(w, delay) - (now - w.head_since) for w in crew.workers if w.inflight or w.dropped]
+        waits = [self._limit(crew, w, delay) - (now - w.head_since) for w in crew.workers if w.inflight or w.dropped]
         if not waits and not crew.starting():
             return TICK if any(w.closed for w in crew.workers) else None
         return min([TICK, *(wait if wait > 0 else LOOK for wait in waits)])  # overdue: there was no room beside
 
-    def _limit(self, worker: WorkerProcess, delay: float) -> float:
+    def _limit(self, crew: Crew, worker: WorkerProcess, delay: float) -> float:
         """Seconds that its first sample may take before something happens."""
+        limit = self._setup.timeout
+        if worker.aside:
+            late = time.monotonic() - worker.head_since > limit
+            return PATIENCE * limit if late and crew.starved(worker) else limit
         others_wait = (len(worker.inflight) > 1 or bool(self._queue)) and not worker.pupil
-        return min(delay, self._setup.timeout) if others_wait and not worker.aside else self._setup.timeout
+        return min(delay, limit) if others_wait else limit
 
     def _take_inbox(self) -> None:
         try:
@@ -205,12 +209,12 @@ class Pool:
     def _check_clock(self, crew: Crew, worker: WorkerProcess, delay: float) -> None:
         if worker.closed and time.monotonic() - worker.closed > DEAF:
             self._replace(crew, worker, "error", "worker closed its connection")
-        if worker.closed or not (worker.inflight or worker.dropped) or not self._overdue(worker, delay):
+        if worker.closed or not (worker.inflight or worker.dropped) or not self._overdue(crew, worker, delay):
             return
         self._serve(crew, worker)  # once more: this thread itself may have been held up since it last read
-        if worker not in crew.workers or worker.closed or not self._overdue(worker, delay):
+        if worker not in crew.workers or worker.closed or not self._overdue(crew, worker, delay):
             return
-        if not self._overdue(worker, self._setup.timeout):
+        if not self._overdue(crew, worker, self._setup.timeout):
             if crew.room(self._durations.fair()):
                 self._set_aside(crew, worker)
         elif worker.inflight:
@@ -219,8 +223,8 @@ class Pool:
         else:
             self._replace(crew, worker, None, "")
 
-    def _overdue(self, worker: WorkerProcess, delay: float) -> bool:
-        return time.monotonic() - worker.head_since > self._limit(worker, delay)
+    def _overdue(self, crew: Crew, worker: WorkerProcess, delay: float) -> bool:
+        return time.monotonic() - worker.head_since > self._limit(crew, worker, delay)
 
     def _set_aside(self, crew: Crew, worker: WorkerProcess) -> None:
         """Leaves it its first sample and gives the others to somebody else."""

@@ -39,16 +39,13 @@ def setup_of(parts: Mapping[str, Part], timeout: float, memory_mb: int, steps: i
     modules: dict[str, str | None] = {}
     for name, part in parts.items():
         inner: Iterable[Any] = getattr(part.reward, "inner", tuple)()  # rewards within a reward
-        types = [type(reward) for reward in (part.reward, *inner)]
-        things = (*types, *(getattr(cls, "function", None) for cls in types), type(part.weight))
-        for module in (getattr(thing, "__module__", None) for thing in things):
+        for module in (type(thing).__module__ for thing in (part.reward, *inner, part.weight)):
             if module == "__main__":
                 raise ConfigError(
                     f"reward {name!r} is defined in the program's main module, which workers cannot import; "
                     "move it to a file of its own"
                 )
-            if isinstance(module, str):
-                modules[module] = getattr(sys.modules.get(module), "__file__", None)
+            modules[module] = getattr(sys.modules.get(module), "__file__", None)
     try:
         pickled = pickle.dumps(dict(parts))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -127,7 +124,7 @@ class Zygote(Connection):
         return WorkerProcess(number, own, self)
 
     def kill(self, worker: WorkerProcess) -> None:
-        """SIGKILL to the worker and everything it started. Does not wait."""
+        """SIGKILL to the worker and, when it is dead, to everything it has started. Does not wait."""
         worker.sock.close()
         worker.inflight.clear()
         self._order(KILL, worker.number)
@@ -187,7 +184,10 @@ class ZygoteProcess(Zygote):
         self.send(pickle.dumps(setup))
 
     def end(self, seconds: float) -> None:
-        """Has it kill its workers and end. Killed when that takes longer, and the kernel kills its children then."""
+        """Has it kill its workers, and what these have started, and end.
+
+        Killed when that takes longer; then the kernel kills the workers, and what they have started may be left.
+        """
         if not self.loaded:
             self.process.kill()
         super().end(seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections import Counter, deque
@@ -13,7 +14,8 @@ from typing import Any
 
 from posttrain.config.errors import ConfigError
 from posttrain.data.types import Prompt, Score
-from posttrain.scoring.functions import prompt_of
+from posttrain.scoring.columns import prompt_of
+from posttrain.scoring.output import Output
 from posttrain.scoring.scorer import Scorer
 
 WINDOW = 4096  # rows read ahead of the oldest one without a verdict
@@ -44,14 +46,14 @@ def score_rows(lines: Iterable[bytes], scorer: Scorer) -> Iterator[Row]:
             time.sleep(WAIT)
 
 
-def score_file(source: Path, out: Path | None, scorer: Scorer, report: Progress) -> Counter[str]:
-    """How many rows ended in which status. Without `out` the rows are printed."""
+def score_file(source: Path | None, out: Path | None, scorer: Scorer, report: Progress) -> Counter[str]:
+    """How many rows ended in which status. Without `source` they are read from the standard input, without `out` printed."""
     counts: Counter[str] = Counter()
     with ExitStack() as files:
-        lines = files.enter_context(open(source, "rb"))
-        rows = files.enter_context(open(out, "w", encoding="utf-8")) if out else sys.stdout
+        lines = sys.stdin.buffer if source is None else files.enter_context(open(source, "rb"))
+        rows = files.enter_context(Output(out))
         for row in score_rows(_counted(lines, report), scorer):
-            rows.write(json.dumps(row) + "\n")
+            rows.write(row)
             counts[row["status"]] += 1
             report.scored(counts)
     return counts
@@ -115,19 +117,35 @@ def _read(line: bytes, number: int) -> tuple[Any, tuple[str, Prompt] | Score]:
     if not isinstance(row, dict):
         return None, bad(f"a row is an object {{id, completion, answer, ...}}, got {type(row).__name__}")
     name = row.pop("id", None)
+    if not _is_json(name):
+        return None, bad("id holds NaN or Infinity, which no JSON can. Write text or a whole number")
     completion = row.pop("completion", None)
     if not isinstance(completion, str):
         return name, bad(
             f"completion must be text, got {'nothing' if completion is None else type(completion).__name__}"
         )
     try:
-        return name, (completion, prompt_of(row, str(name)))
+        return name, (completion, prompt_of(row, "" if name is None else str(name)))
     except TypeError as error:
         return name, bad(str(error))
 
 
-def rows_of(path: Path) -> Path:
-    """The file, if it is one."""
+def _is_json(value: Any) -> bool:
+    """Whether it can be written as it was read: Python's reader takes numbers that JSON has not."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
+def rows_of(name: str) -> Path | None:
+    """The file, if it can be read; None for `-`, the standard input."""
+    if name == "-":
+        return None
+    path = Path(name)
     if not path.is_file():
         raise ConfigError(f"there is no file {path}. Rows are JSON Lines: {{id, completion, answer, ...columns}}.")
+    if not os.access(path, os.R_OK):
+        raise ConfigError(f"rewards score: {path} may not be read. Change its permissions, or name another file.")
     return path

@@ -15,8 +15,10 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from posttrain.scoring import kin
 from posttrain.scoring.api import Part, judge_all
-from posttrain.scoring.loading import load, prepare
+from posttrain.scoring.loading import descriptors, load, prepare, unforkable
+from posttrain.scoring.outcome import told
 from posttrain.scoring.wire import Setup, as_json, receive, send
 
 PR_SET_PDEATHSIG = 1
@@ -25,18 +27,23 @@ PR_SET_PDEATHSIG = 1
 def run(sock: socket.socket, setup: Setup, parts: Mapping[str, Part] | None) -> bool:
     """Judges until the parent closes its end, or wants others to be forked from this process: then True.
 
-    `parts` are None where they could not be loaded before the fork.
+    `parts` are None where they could not be loaded before the fork. A reward may have begun to keep a process or a
+    connection while it judged: then a fork would share that with others, and this process ends instead.
     """
+    before = descriptors()
     try:
         mine = load(setup) if parts is None else parts
         prepare(mine, waiting=True)
         _limit_memory(setup.memory_mb)
     except Exception as error:  # a plugin's import may raise anything; the parent reports it
-        send(sock, {"broken": f"{type(error).__name__}: {error}"[:2000]})
+        send(sock, {"broken": told(error)[:2000]})
         return False
     _offer_to_the_kernel(800)
     send(sock, {"ready": os.getpid()})
     if not serve(sock, mine, setup):
+        return False
+    if why := unforkable(before) or ("it has started processes" if kin.children() else ""):
+        send(sock, {"unforkable": why})
         return False
     _offer_to_the_kernel(0)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
@@ -74,10 +81,10 @@ def serve(sock: socket.socket, parts: Mapping[str, Part], setup: Setup) -> bool:
             return False
 
 
-def die_with(parent: int) -> None:
-    """The kernel kills this process when the one that started it dies, even in the middle of a C loop."""
+def die_with(parent: int, how: signal.Signals) -> None:
+    """The kernel sends that signal when the one that started this process dies; SIGKILL ends even a C loop."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, how, 0, 0, 0)
     if os.getppid() != parent:  # it died before the line above
         os._exit(0)
 

@@ -4,6 +4,10 @@ Started by `posttrain.scoring.pool` with `python -c`, so that nothing of the tra
 nothing that a policy wrote, and it alone kills and reaps workers: a process number that it signals is still that worker's.
 Workers share its memory until they write to it.
 
+What a worker has started ends with it, in whatever session that runs (`posttrain.scoring.kin`; where there is no Linux,
+its process group alone). When the trainer is killed this process still clears up; only when it is killed itself, what
+rewards have started in sessions of their own is left.
+
 Once something hangs, one worker judges some samples over again and then takes over: what a library has cached and
 compiled by then is in its copies too. A computer algebra system is several times faster then than at its first hundred
 samples, and where samples hang, new workers are needed all the time.
@@ -25,17 +29,18 @@ import traceback
 from collections.abc import Mapping
 from typing import NoReturn
 
-from posttrain.scoring import worker
+from posttrain.scoring import kin, worker
 from posttrain.scoring.api import Part
 from posttrain.scoring.loading import descriptors, load, unforkable
+from posttrain.scoring.outcome import told
 from posttrain.scoring.wire import DEMOTE, EASE, KILL, ORDER, SPAWN, Setup, receive, send
 
 NICE = {EASE: 7, DEMOTE: 19}  # of a core that another one wants too: a sixth, and what is left
-REAP = 0.3  # seconds in which killed workers are waited for at the end
+REAP = 0.3  # seconds in which killed processes are waited for at the end
 
 
 def main(descriptor: int, parent: int) -> None:
-    worker.die_with(parent)
+    worker.die_with(parent, signal.SIGKILL)  # an import may never end
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle; it closes the workers
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sock = socket.socket(fileno=_own(descriptor))
@@ -49,7 +54,7 @@ def main(descriptor: int, parent: int) -> None:
         try:
             parts = load(setup)
         except Exception as error:  # a plugin's import may raise anything; the parent reports it
-            send(sock, {"broken": f"{type(error).__name__}: {error}"[:2000]})
+            send(sock, {"broken": told(error)[:2000]})
             return
         if why := unforkable(before):
             send(sock, {"unforkable": why})
@@ -63,11 +68,15 @@ class Zygote:
     def __init__(self, sock: socket.socket, setup: Setup, parts: Mapping[str, Part] | None) -> None:
         self.sock, self.setup, self.parts = sock, setup, parts
         self.workers: dict[int, int] = {}
+        self.over = False
         self.woken, self.wake = os.pipe()
         for end in (self.woken, self.wake):
             os.set_blocking(end, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler nothing is written to the pipe
+        signal.signal(signal.SIGTERM, self._told_to_end)
         signal.set_wakeup_fd(self.wake, warn_on_full_buffer=False)
+        kin.adopt()
+        worker.die_with(os.getppid(), signal.SIGTERM)  # from now on there is something to clear up
 
     def run(self) -> None:
         """Until the parent closes its end; then no worker is left."""
@@ -80,12 +89,15 @@ class Zygote:
         finally:
             self._end()
 
+    def _told_to_end(self, *_: object) -> None:
+        self.over = True
+
     def _listen(self) -> None:
         send(self.sock, {"loaded": os.getpid()})
         poll = select.poll()
         for thing in (self.sock.fileno(), self.woken):
             poll.register(thing, select.POLLIN)
-        while True:
+        while not self.over:
             ready = {thing for thing, _ in poll.poll()}
             if self.woken in ready:
                 with contextlib.suppress(BlockingIOError):
@@ -116,23 +128,25 @@ class Zygote:
             send(self.sock, {"broken": f"a process cannot be started: {error}"})
             return
         if child == 0:
-            self._become_worker(descriptor, own)
+            self._become_worker(number, descriptor, own)
         os.close(descriptor)
         with contextlib.suppress(OSError):  # the child does it too: whoever is first
             os.setpgid(child, child)
         self.workers[number] = child
         send(self.sock, {"started": number, "pid": child})
 
-    def _become_worker(self, descriptor: int, parent: int) -> NoReturn:
+    def _become_worker(self, number: int, descriptor: int, parent: int) -> NoReturn:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for changed in (signal.SIGCHLD, signal.SIGTERM):
+                signal.signal(changed, signal.SIG_DFL)
             self.sock.close()
             os.close(self.woken)
             os.close(self.wake)
-            os.setpgid(0, 0)  # what a reward starts is killed with it
-            worker.die_with(parent)
+            os.setpgid(0, 0)  # what a reward starts is killed with it,
+            kin.mark(number)  # and found in other groups
+            worker.die_with(parent, signal.SIGKILL)
             sock = socket.socket(fileno=_own(descriptor))
             if worker.run(sock, self.setup, self.parts):
                 Zygote(sock, self.setup, self.parts).run()
@@ -150,6 +164,7 @@ class Zygote:
             _, status = os.waitpid(child, 0)
             del self.workers[number]
             send(self.sock, {"exited": number, "code": os.waitstatus_to_exitcode(status)})
+        kin.sweep(self.workers.values(), self.workers)
 
     def _kill(self, child: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -159,9 +174,7 @@ class Zygote:
         for child in self.workers.values():
             self._kill(child)
         end = time.monotonic() + REAP
-        left = set(self.workers.values())
-        while left and time.monotonic() < end:
-            left = {child for child in left if os.waitpid(child, os.WNOHANG)[0] == 0}
+        while not kin.kill_all() and time.monotonic() < end:
             time.sleep(0.002)
 
 

@@ -233,8 +233,8 @@ def _row(group: Group, index: int, rollout: Rollout, step: int) -> str:
     row = {
         "solution": prompt.solution,
         "source": prompt.source,
-        "level": prompt.level,
-        **prompt.columns,  # in the order of posttrain.scoring.functions.columns_of
+        **({"level": prompt.level} if prompt.level else {}),  # a 0 that is written down is a column
+        **prompt.columns,  # in the order of posttrain.scoring.columns.columns_of
         "id": f"{prompt.id}/{index}",
         "completion": rollout.text,
         "answer": prompt.answer,

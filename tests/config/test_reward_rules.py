@@ -60,6 +60,28 @@ def test_what_cannot_be_is_named(tmp_path: Path, settings: list[str], message: s
     assert len(str(error.value).splitlines()) == 1
 
 
+GUARD = "extends: quickstart\nreward:\n  honest: {use: hacking, several_boxes: zero}\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["reward.honest.weight=0.5"], "reward.honest.weight: honest is a guard: it adds nothing to the reward"),
+        (["reward.honest.clip=[0, 1]"], "reward.honest.clip: honest is a guard"),
+        (["reward.honest.only_if=correct"], "reward.honest.only_if: honest is a guard"),
+        (["reward.correct=null"], "reward: there are guards alone (honest)"),
+        (["reward.honest=null", "reward.correct=null"], "reward: is empty, and one part is needed at least"),
+        (["scoring.memory_mb=10"], "scoring.memory_mb: should be greater than or equal to 64; got 10"),
+    ],
+)
+def test_a_guard_has_no_weight_and_is_not_alone(tmp_path: Path, settings: list[str], message: str) -> None:
+    load_recipe(recipe(tmp_path, GUARD))
+    with pytest.raises(ConfigError) as error:
+        load_recipe(recipe(tmp_path, GUARD), settings)
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize("name", ["tokens", "completion", "completions", "prompt", "prompts"])
 def test_a_column_may_not_have_the_name_of_what_rewards_are_told(tmp_path: Path, name: str) -> None:
     own = f"task={{use: dataset, path: x.jsonl, columns: [{name}]}}"

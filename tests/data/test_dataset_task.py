@@ -85,6 +85,21 @@ def test_the_first_present_column_is_used_and_null_is_not_present(tmp_path: Path
     assert sorted(texts([*data.train, *data.heldout])) == ["q1", "q2"]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+def test_a_number_that_is_none_is_no_answer(tmp_path: Path, value: Any) -> None:
+    said = error_of(write(tmp_path / "x.jsonl", [{"problem": "p", "answer": value}]))
+    assert "task.answer='answer'" in said
+    assert "null or NaN" in said
+
+
+def test_a_task_says_which_columns_it_gives() -> None:
+    plain = {"answer", "id", "source"}
+    assert Dataset(path="x.jsonl").gives() == plain
+    assert Dataset(path="x.jsonl", solution="s", level=["l"], columns=["unit"]).gives() == {
+        *plain, "solution", "level", "unit",
+    }  # fmt: skip
+
+
 def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('\n{"question": "a", "answer": "1"}\n  \n{"question": "b", "answer": "2"}\n\n')

@@ -14,7 +14,7 @@ from posttrain.config.registries import REWARDS
 from posttrain.data.types import Prompt, Score
 from posttrain.scoring.api import judge
 from posttrain_rewards._cases import same_output
-from posttrain_rewards.code import Code, block
+from posttrain_rewards.code import Code
 
 
 def judged(completion: str, answer: str = "", settings: dict[str, Any] | None = None, **columns: Any) -> Score:
@@ -48,9 +48,9 @@ class Stack:
 """
 
 
-def right(group: str) -> dict[str, list[str]]:
-    """Right candidates by name; behind each come its tests."""
-    text = Path(__file__).with_name("code_right.txt").read_text(encoding="utf-8")
+def right(group: str, file: str = "code_right.txt") -> dict[str, list[str]]:
+    """Candidates by name, of this file all right; behind each come its tests."""
+    text = Path(__file__).with_name(file).read_text(encoding="utf-8")
     parts = [part.partition("\n") for part in text.split("## ")[1:]]
     return {t.split(": ", 1)[1]: body.split("\n--\n") for t, _, body in parts if t.startswith(f"{group}: ")}
 
@@ -133,9 +133,7 @@ SKIPS = """
 import unittest
 class Test(unittest.TestCase):
     def test_add(self): self.assertEqual(add(1, 2), 3)
-    def test_later(self):
-        add(1, 2)
-        self.skipTest('not now')
+    def test_later(self): self.skipTest('not now')
     @unittest.expectedFailure
     def test_known(self): self.assertEqual(add(1, 2), 5)
     def test_parts(self):
@@ -152,12 +150,13 @@ def test_skips_and_expected_failures_count_as_for_unittest() -> None:
     assert run("def add(a, b): return 5", SKIPS, {"fraction": True}).value == 0.0  # what nobody expects
     assert run("import os\ndef add(a, b): os._exit(0)", SKIPS, {"fraction": True}).value == 0.0
     raised = run("import unittest\ndef add(a, b): raise unittest.SkipTest", SKIPS, {"fraction": True})
-    assert raised.value == 0.25  # of four: the expected failure
+    assert raised.value == pytest.approx(1 / 3)  # the expected failure
     later = "import unittest\nclass Test(unittest.TestCase):\n    def test(self):\n        {}self.skipTest('later')"
+    later += "\n        self.assertEqual(add(1, 2), 3)"
     assert run(ADD, later.format("")).status == "unparseable"
     asked = run(ADD, later.format("add(1, 2); "))
     assert (asked.value, asked.status) == (0.0, "ok")
-    assert "every test was skipped" in asked.detail
+    assert "skipped after a question" in asked.detail
 
 
 PAIRS = [
@@ -211,64 +210,6 @@ def test_a_share_of_the_pairs() -> None:
 )
 def test_output_is_compared_line_by_line(wanted: str, printed: str, same: bool) -> None:
     assert same_output(wanted, printed, 1e-6) == same
-
-
-@pytest.mark.parametrize(
-    ("completion", "code"),
-    [
-        ("```python\nx\n```", "x\n"),
-        ("a\n```\nx\n```\nb\n``` \ny\nz\n```\nend", "y\nz\n"),
-        ("```py\nx\n```\nOutput:\n```\n4\n```", "x\n"),
-        ("```\ny\n```\n```py3\nx\n```\n```\n4\n```", "x\n"),
-        ("```\nx\n```\n```text\n4\n```", "x\n"),
-        ("```python\nx\n```\n```python\ny", "x\n"),
-        ("```python\nx\n```\n```cpp\ny\n```", "x\n"),
-        ("```Python3 title\nx\n```", "x\n"),
-        ("```python\n```", ""),
-        ("  ```python\n  x\n    y\n  ```", "x\n  y\n"),
-        ("<think>```python\nno\n```</think>\n```python\nx\n```", "x\n"),
-        ("```cpp\nx\n```", None),
-        ("x = 1", None),
-        ("```python\nx", None),
-        ("text ```x``` text", None),
-        ("", None),
-        ("```\n" * 99_999, ""),
-        ("`" * 300_000, None),
-    ],
-)
-def test_the_last_block_counts(completion: str, code: str | None) -> None:
-    assert block(completion) == code
-
-
-@pytest.mark.parametrize(
-    ("tests", "why"),
-    [
-        ("assert (", "not Python"),
-        ([], "no tests"),
-        ([1, 2], "a list of asserts"),
-        (["x = add(1, 2)"], "no assert"),
-        (["assert 1 == 1"], "no name of the candidate"),
-        ([{"input": "1"}], "no output"),
-        ({"inputs": ["1"], "outputs": []}, "as many"),
-        ({"fn_name": "add", "inputs": [[1]], "outputs": [1]}, "asserts"),
-        ([{"input": "[1]", "output": "1", "testtype": "functional"}], "asserts"),
-        ({"language": "cpp", "test_cases": [{"input": "1", "output": "1"}]}, "tests for cpp"),
-        (["import numpy as np", "assert add(1, 2) == np.int64(3)"], "numpy"),
-        (["assert add(1, 2) == 3\nimport no_module", "assert add(1, 2) == 3"], "no_module"),
-        (["assert eval(add('1', '2')) == 12"], "eval"),
-        (["import pickle\nassert pickle.loads(add(b'', b'')) == 1"], "pickle"),
-        (["open('x', 'w').write('1')\nassert add('x', '') == 'x'"], "open"),
-        (["assert add(lambda x: x, 1) == 2"], "passes a function"),
-        (["class A: pass\nassert add(A(), 1) == 2"], "passes a A"),
-        (["from unittest.mock import patch\nwith patch('builtins.input', lambda: '1'):\n    assert add(1, 2) == 3"], "patch"),
-        ("import unittest\nclass T(unittest.TestCase):\n    def check(self): self.assertEqual(add(1, 2), 3)", "holds no test"),
-        (["setup = 1 / 0", "assert add(1, 2) == 3"], "ZeroDivisionError"),
-    ],
-)  # fmt: skip
-def test_tests_that_cannot_be_run_judge_nobody(tests: Any, why: str) -> None:
-    found = run(ADD, tests)
-    assert (found.value, found.status) == (None, "unparseable"), found
-    assert why in found.detail
 
 
 def test_a_missing_column_is_named() -> None:

@@ -26,10 +26,46 @@ BOX = "so \\boxed{7}"
         ("<think>\\boxed{6}? no</think> \\boxed{7} \\boxed{6}", 2),
         ("<think>\\boxed{6} \\boxed{7}</think> done", 2),
         ("".join(f"\\boxed{{{i}}}" for i in range(5)), 5),
+        ("\\boxed{5\\text{ cm}} so \\boxed{5}", 1),
+        ("\\boxed{5 cm} so \\boxed{0.05 m}", 1),
+        ("\\boxed{5 cm} so \\boxed{5 m}", 2),
+        ("\\boxed{3 apples} or \\boxed{4 apples}", 2),
+        ("\\boxed{\\frac{\\pi}{2}} so \\boxed{\\pi/2}", 1),
+        ("\\boxed{\\dfrac{\\sqrt{3}}{2}} = \\boxed{\\frac{\\sqrt 3}2}", 1),
+        ("\\boxed{\\pi} or \\boxed{2\\pi}", 2),
+        ("\\boxed{50\\%} = \\boxed{0.5}", 1),
+        ("\\boxed{50\\%}, that is \\boxed{50}", 1),
+        ("\\boxed{x=3} so \\boxed{3}", 1),
+        ("\\boxed{x=3} so \\boxed{4}", 2),
+        ("\\boxed{\\frac{1}{3}} \\approx \\boxed{0.333}", 1),
+        ("\\boxed{\\text{Paris}} \\boxed{Paris}", 1),
+        ("<answer>7</answer> or <answer>8</answer>", 2),
+        ("<answer>7</answer> so <answer> 7.0 </answer>", 1),
+        ("<answer>\\boxed{7}</answer>", 1),
+        ("roots \\boxed{3} and \\boxed{4}", 2),  # where one number is asked for
     ],
 )
 def test_different_boxes(text: str, count: int) -> None:
     assert hacking.different_boxes(text) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "count"),
+    [
+        ("roots \\boxed{3} and \\boxed{4}", "3,4", 1),
+        ("roots \\boxed{3} and \\boxed{4}", "(3, 4)", 1),
+        ("\\boxed{3} is one, so in all \\boxed{3, 4}", "3 and 4", 1),
+        ("\\boxed{3}, \\boxed{4}. No: it must be \\boxed{3} and \\boxed{5}", "3,5", 2),
+        ("\\boxed{3,4}, or rather it has to be \\boxed{3,5}", "3,4", 2),
+        ("\\boxed{3} and \\boxed{4}", "3", 2),
+        ("\\boxed{3} and \\boxed{4}", "1,000", 2),
+        ("", "3,4", 0),
+    ],
+)
+def test_boxes_that_stand_together_are_one_answer_where_several_parts_are_asked_for(
+    text: str, reference: str, count: int
+) -> None:
+    assert hacking.different_boxes(text, reference) == count
 
 
 @pytest.mark.parametrize(
@@ -134,7 +170,7 @@ def test_reasoning_words(text: str, words: int) -> None:
 )
 def test_hostile_texts_are_looked_at_at_once(text: str) -> None:
     began = time.process_time()
-    hacking.different_boxes(text)
+    hacking.different_boxes(text, "3, 4")
     hacking.copied(text, [text, text])
     hacking.leaks(text, text)
     hacking.leaks("1024", text)

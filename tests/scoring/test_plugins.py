@@ -33,7 +33,7 @@ async def score(completion: str, answer: str, *, bonus: float = 0.0, **columns) 
 TRL = """
 def reward_len(completions, answer, log_metric, **kwargs):
     log_metric("mean_length", sum(map(len, completions)) / len(completions))
-    return [None if a == "" else float(len(c) - len(a)) for c, a in zip(completions, answer)]
+    return [None if c == "" else float(len(c) - len(a)) for c, a in zip(completions, answer)]
 """
 
 
@@ -88,7 +88,7 @@ def test_trls_form_unchanged(project: Path) -> None:
     reward = REWARDS.build("lengths", "reward")
     score = judge(reward, "abc", prompt("1"))
     assert (score.value, score.parts) == (2.0, {"mean_length": 3.0})
-    assert judge(reward, "abc", prompt("")).status == "skipped"
+    assert judge(reward, "", prompt("1")).status == "skipped"
 
 
 def test_a_file_with_the_name_of_another_reward_is_refused(project: Path) -> None:

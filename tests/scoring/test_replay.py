@@ -19,7 +19,7 @@ from posttrain.config.load import load_recipe
 from posttrain.data.facts import with_facts
 from posttrain.data.types import Group, Prompt, Rollout
 from posttrain.run import Run
-from posttrain.scoring.functions import columns_of, prompt_of
+from posttrain.scoring.columns import columns_of, prompt_of
 from posttrain.scoring.scorer import scorer_of
 from posttrain.telemetry.guards import Guards, RunStopped
 from posttrain.telemetry.metrics import RATES, StepMetrics
@@ -41,6 +41,8 @@ def fussy(completion, answer, unit, tokens, training_step, **columns):
 """
 RECIPE = """
 extends: quickstart
+warmup: false
+task: {use: dataset, path: rows.jsonl, columns: [unit]}
 reward:
   correct: {use: fussy, weight: {use: linear, start: 0, end: 6, steps: 6}}
 scoring: {timeout: 1.0}

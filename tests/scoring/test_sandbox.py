@@ -19,7 +19,7 @@ from posttrain.config.errors import ConfigError
 from posttrain.config.registries import REWARDS
 from posttrain.data.types import Prompt
 from posttrain.scoring.pool import ScorerBroken
-from posttrain.scoring.sandbox import jail, judge, kernel, landlock, launch, probe, seccomp, selftest, wire
+from posttrain.scoring.sandbox import excess, jail, judge, kernel, landlock, launch, probe, seccomp, selftest, wire
 from posttrain.scoring.sandbox.launch import Limits, Sandbox, SandboxError
 from posttrain.scoring.sandbox.sources import plan
 from posttrain.scoring.scorer import Scorer
@@ -47,7 +47,8 @@ def test_the_self_test_passes_and_tries_what_it_says(sandbox: Sandbox) -> None:
     order = {"parent": os.getpid(), "secret": "/none", "outside": "/none/x", "name": "none", "port": 1}
     found = asked(sandbox, order | {"memory_mb": 512, "scratch_mb": 1, "threads": 16})
     assert found["done"] == found["failed"] == []
-    assert len(found["tried"]) >= 20
+    assert len(found["tried"]) >= 26
+    assert len(found["excesses"]) == 3
 
 
 def test_every_attempt_of_the_self_test_succeeds_without_walls(tmp_path: Path) -> None:
@@ -57,11 +58,13 @@ import os, resource, signal, socket, sys, json
 from posttrain.scoring.sandbox import probe
 for which in (signal.SIGCONT, signal.SIGTERM): signal.signal(which, signal.SIG_IGN)
 order = json.loads(sys.argv[1])
-harmless = ["mount", "write beside the standard library", "run a program", "signal everybody", "trace the worker"]
-attempts = {name: one for name, one in probe._attempts(order).items() if name not in harmless}
+harmful = ["mount", "write beside the standard library", "run a program", "signal everybody", "trace the worker"]
+attempts = {name: one for name, one in probe._attempts(order).items() if name not in harmful} | probe._excesses(order)
 print(json.dumps([name for name, one in attempts.items() if not probe._succeeds(one)]))
 """
     (tmp_path / "secret").write_text("x")
+    inside = tmp_path / "inside"
+    inside.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:
         local.bind(f"\0{tmp_path}"[:90])
         local.listen()
@@ -77,7 +80,7 @@ print(json.dumps([name for name, one in attempts.items() if not probe._succeeds(
             [sys.executable, "-c", code, json.dumps(order)],
             capture_output=True,
             text=True,
-            cwd=tmp_path,
+            cwd=inside,
             start_new_session=True,
             check=False,
         )
@@ -94,7 +97,7 @@ def test_a_hole_is_found(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> N
 
 
 def test_threads_that_nobody_counts_are_a_hole(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> None:
-    monkeypatch.setattr(launch, "_threads", lambda handle: 0)
+    monkeypatch.setattr(excess, "threads", lambda process: 0)
     with pytest.raises(SandboxError, match="from inside one can run more threads than it may"):
         selftest.prove(sandbox)
 
@@ -244,12 +247,14 @@ def test_the_list_of_calls_is_that_of_this_kernel() -> None:
     words = [line.split() for line in header.read_text().splitlines()]
     numbers = {w[1]: w[2] for w in words if len(w) == 3 and w[1].startswith("__NR_")}
     column = 1 if os.uname().machine == "x86_64" else 2
-    calls = [call.split() for call in seccomp._ALLOWED.replace("\n", " ").split(",")]
+    listed = f"{seccomp._ALLOWED},{seccomp._EXTENDED}"
+    calls = [call.split() for call in listed.replace("\n", " ").split(",")]
     assert {c[0]: c[column] for c in calls if c[column] != "-"} == {
         c[0]: numbers[f"__NR_{c[0]}"] for c in calls if c[column] != "-"
     }
     for name, (*both, _) in seccomp._checked(1).items():
-        assert str(both[column - 1]) == numbers[f"__NR_{name}"]
+        if both[column - 1] is not None:
+            assert str(both[column - 1]) == numbers[f"__NR_{name}"]
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])

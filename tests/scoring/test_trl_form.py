@@ -98,8 +98,9 @@ def test_no_column_of_the_data_takes_the_place_of_the_models_text(tmp_path: Path
     one = build(tmp_path, "def score(completion, prompt): return float(completion == prompt.answer)")
     assert [judge(one, text, about).value for text in ("7", "8")] == [1.0, 0.0]
     (tmp_path / "batch.py").write_text(
-        "def f(completions, prompts): return [float(completions + prompts == ['7', ''])]"
+        "def f(completions, prompts): return [float(completions + prompts == ['7', 'q'])]"
     )
+    about = replace(about, messages=({"role": "user", "content": "q"},))
     batch = REWARDS.build(str(tmp_path / "batch.py"), "reward")
     assert [judge(batch, text, about).value for text in ("7", "8")] == [1.0, 0.0]
 
@@ -110,7 +111,7 @@ def test_a_column_of_the_data_is_not_hidden_by_an_empty_field(tmp_path: Path) ->
     told = columns_of(prompt)
     assert told == {"solution": "by hand", "source": ["a", "b"], "level": "Level 5", "answer": "7", "id": "p"}
     assert columns_of(replace(prompt, solution="s", columns={})) == {
-        "solution": "s", "source": "t", "level": 0, "answer": "7", "id": "p",
+        "solution": "s", "source": "t", "answer": "7", "id": "p",
     }  # fmt: skip
 
 

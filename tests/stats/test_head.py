@@ -238,4 +238,5 @@ def test_float32_logits_of_a_large_vocabulary_lose_six_digits_at_most(stat: Voca
         vocab_stats(x, same, target, [stat], num_chunks=2, reward=reward, ref=(r, same))[0]
         for x, r in ((logits, ref), (logits.double(), ref.double()))
     )
-    torch.testing.assert_close(single.double(), double, rtol=2e-6, atol=2e-6)
+    # how wide the vectors of a CPU are decides in which order it adds
+    torch.testing.assert_close(single.double(), double, rtol=5e-6, atol=5e-6)

@@ -1,4 +1,4 @@
-"""The candidate's process: runs the program, and answers what is asked of its names with plain values.
+"""The candidate's process under tests of its functions: answers what is asked of its names with plain values.
 
 Nothing here is trusted. Whoever takes this process over can answer with other values, and that is all.
 """
@@ -6,85 +6,36 @@ Nothing here is trusted. Whoever takes this process over can answer with other v
 from __future__ import annotations
 
 import asyncio
-import atexit
 import builtins
 import contextlib
+import functools
 import inspect
 import io
 import operator
-import os
 import socket
-import sys
-import threading
-import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
-from types import ModuleType
 from typing import Any
 
-from posttrain.scoring.sandbox import wire
-from posttrain.scoring.sandbox.values import decode, encode
+from posttrain.scoring.sandbox import program, wire
+from posttrain.scoring.sandbox.proxies import BINARY, METHODS
+from posttrain.scoring.sandbox.values import decode, encode, held
 
-FILE = "solution.py"
 _PRINTED = 1 << 16  # characters of a call's output that are passed on
-_SAID = 300  # characters of an error
+_SHOWN = 1 << 16  # characters of an exception's own text
 _MUTABLE = (list, dict, set, bytearray, deque)
-
-
-def run_program(channel: int, stdin: int, stdout: int) -> int:
-    """A program with its input and output. The exit code, as Python's own would be."""
-    talk = socket.socket(fileno=channel)
-    code = str(wire.receive(talk)["code"])
-    os.dup2(stdin, 0)
-    os.dup2(stdout, 1)
-    os.close(stdin)
-    os.close(stdout)
-    module = ModuleType("__main__")
-    sys.modules["__main__"] = module
-    sys.argv = [FILE]
-    status = 1
-    try:
-        try:
-            exec(compile(code, FILE, "exec"), module.__dict__)
-            status = 0
-        except SystemExit as error:
-            status = _exit_code(error)
-        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as at a program's end
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-    except BaseException as error:
-        wire.send(talk, {"error": said(error)})
-        with contextlib.suppress(BaseException):
-            sys.stdout.flush()
-        return 1
-    return status
-
-
-def _exit_code(error: SystemExit) -> int:
-    if error.code is None:
-        return 0
-    return error.code & 0xFF if isinstance(error.code, int) else 1
-
-
-def said(error: BaseException) -> str:
-    """An error in one line, with the line of the program it comes from."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == FILE]
-    where = f" (line {lines[-1]})" if lines else ""
-    return f"{type(error).__name__}: {error}"[:_SAID] + where
 
 
 def serve(channel: int, peer: int) -> int:
     """Loads the program as a module, then answers until nobody asks."""
     code = str(wire.receive(socket.socket(fileno=channel))["code"])
     sock = socket.socket(fileno=peer)
-    module = ModuleType("solution")
-    sys.modules["solution"] = module
-    sys.argv = [FILE]
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            exec(compile(code, FILE, "exec"), module.__dict__)
+            module = program.module("solution", code)
+            exec(compile(code, program.FILE, "exec"), module.__dict__)
     except BaseException as error:
-        wire.send(sock, {"failed": said(error)})
+        wire.send(sock, {"failed": program.said(error)})
         return 0
     wire.send(sock, {"loaded": 1})
     server = Server(module.__dict__)
@@ -97,7 +48,7 @@ def serve(channel: int, peer: int) -> int:
         try:
             wire.send(sock, reply)
         except wire.BadMessage as error:
-            wire.send(sock, {"raised": {"name": "OverflowError", "bases": [], "text": str(error), "values": []}})
+            wire.send(sock, {"raised": {"name": "OverflowError", "bases": [], "values": [str(error)]}})
 
 
 def _awaited(coroutine: Any) -> Any:
@@ -105,9 +56,16 @@ def _awaited(coroutine: Any) -> Any:
 
 
 def _snapshot(thing: Any) -> Any:
-    """What an object is made of, as plain data, so that two can be compared elsewhere."""
+    """What an object is made of, as plain data, so that two can be compared elsewhere.
+
+    Without an `__eq__` of its class it is nothing but itself.
+    """
 
     def state(inner: Any) -> dict[str, Any]:
+        kind: Any = type(inner)
+        if kind.__eq__ is object.__eq__:
+            itself: dict[str, Any] = encode({"itself": id(inner)}, dict)
+            return itself
         slots = [name for kind in type(inner).__mro__ for name in getattr(kind, "__slots__", ())]
         found = {**getattr(inner, "__dict__", {}), **{n: getattr(inner, n) for n in slots if hasattr(inner, n)}}
         found.pop("__dict__", None)
@@ -120,9 +78,13 @@ def _snapshot(thing: Any) -> Any:
 
 _Operation = Callable[..., Any]
 OPERATIONS: dict[str, _Operation] = {
-    "call": lambda function, *values, **named: function(*values, **named),
+    "call": lambda function, /, *values, **named: function(*values, **named),
     "getattr": getattr,
     "setattr": setattr,
+    "delattr": delattr,
+    "format": format,
+    "reversed": reversed,
+    "send": lambda generator, value: generator.send(value),
     "len": len,
     "iter": iter,
     "next": next,
@@ -139,6 +101,8 @@ OPERATIONS: dict[str, _Operation] = {
     "exit": lambda thing: thing.__exit__(None, None, None),
     "await": _awaited,
     "isinstance": isinstance,
+    "issubclass": issubclass,
+    "type": type,
     "snapshot": _snapshot,
     **{name: getattr(operator, name) for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")},
     **{name: getattr(operator, name) for name in ("neg", "abs", "and_", "or_", "xor")},
@@ -189,8 +153,13 @@ class Server:
     def _keep(self, thing: Any) -> dict[str, Any]:
         self._kept[id(thing)] = thing
         handle: dict[str, Any] = {"handle": id(thing), "type": type(thing).__name__, "kind": _kind(thing)}
+        handle["offers"] = _offers(type(thing))  # type: ignore[arg-type]
+        if (plain := held(thing)) is not None:  # of an Enum; of other subclasses nothing else is sent
+            handle["plain"] = encode(plain, self._keep)
         if handle["kind"] == "exception":
-            handle |= {"type": thing.__name__, "bases": _bases(thing)}
+            above = [base for base in thing.__bases__ if base is not object and not _is_built_in(base)]
+            handle |= {"type": thing.__name__, "module": thing.__module__, "bases": _bases(thing)}
+            handle["parents"] = [self._keep(base) for base in above if issubclass(base, BaseException)]
         return handle
 
     def _find(self, handle: Mapping[str, Any]) -> Any:
@@ -198,13 +167,15 @@ class Server:
 
     def _raised(self, error: BaseException) -> dict[str, Any]:
         kind = type(error)
-        raised: dict[str, Any] = {"name": kind.__name__, "bases": _bases(kind), "text": said(error), "values": []}
+        raised: dict[str, Any] = {"name": kind.__name__, "bases": _bases(kind), "values": []}
         with contextlib.suppress(BaseException):  # what cannot be sent is left out
             raised["values"] = [encode(value, self._keep) for value in error.args]
         with contextlib.suppress(BaseException):
             raised["state"] = {name: encode(value, self._keep) for name, value in vars(error).items()}
-        if getattr(builtins, kind.__name__, None) is not kind:
+        if not _is_built_in(kind):
             raised["class"] = self._keep(kind)
+            with contextlib.suppress(BaseException):
+                raised["shown"] = str(error)[:_SHOWN]
         return raised
 
 
@@ -216,6 +187,19 @@ def _kind(thing: Any) -> str:
     return "generator" if inspect.isgenerator(thing) else "object"
 
 
+@functools.lru_cache(maxsize=256)
+def _offers(kind: type) -> list[str]:
+    """Which of the methods that a stand-in can have it has."""
+    found: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        found.update(vars(base))
+    return [name for name in (*METHODS, *BINARY, "call", "exit") if found.get(f"__{name.strip('_')}__") is not None]
+
+
 def _bases(kind: type) -> list[str]:
     """The built-in exceptions it derives from, nearest first."""
-    return [base.__name__ for base in kind.__mro__ if getattr(builtins, base.__name__, None) is base]
+    return [base.__name__ for base in kind.__mro__ if _is_built_in(base)]
+
+
+def _is_built_in(kind: type) -> bool:
+    return getattr(builtins, kind.__name__, None) is kind

@@ -10,10 +10,11 @@ import sysconfig
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from posttrain.scoring.sandbox import kernel, landlock, seccomp
+from posttrain.scoring.sandbox import folders, kernel, landlock, seccomp
 
 SCRATCH = "/tmp"
 DEVICES = ("/dev/null", "/dev/urandom")
+_STACK = 64 << 20  # how far the main thread's may grow; other threads get what was the limit when Python started
 _PACKAGES = ("site-packages", "dist-packages")
 _FRESH = kernel.CLONE_NEWPID | kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC
 _ONCE = kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
@@ -77,7 +78,11 @@ def enter_namespaces() -> None:
 
 
 def enter_landlock(scratch: str) -> None:
-    """No file but the standard library's, devices that are none, and what is below `scratch`. Raises OSError."""
+    """No file but the standard library's, devices that are none, and what is below `scratch`. Raises OSError.
+
+    None can be opened, listed or changed, /proc included. What Landlock leaves is to look up a path: whether there is a
+    file, its owner, size and times, and so which process ids are taken.
+    """
     hidden = set(packages())
     landlock.restrict(list(_without(libraries(), hidden)), [scratch, *DEVICES])
 
@@ -97,7 +102,7 @@ def fresh_namespaces(scratch_mb: int) -> None:
     """Process ids and a scratch folder for one program. The next child is process 1: when it ends, all of them do."""
     kernel.unshare(_FRESH)
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-    kernel.mount("tmpfs", SCRATCH, "tmpfs", flags, f"size={scratch_mb}m,nr_inodes=1024,mode=700")
+    kernel.mount("tmpfs", SCRATCH, "tmpfs", flags, f"size={scratch_mb}m,nr_inodes={folders.ENTRIES},mode=700")
 
 
 def lock(limits: Mapping[str, Any], scratch: str, need_landlock: bool) -> None:
@@ -115,9 +120,17 @@ def lock(limits: Mapping[str, Any], scratch: str, need_landlock: bool) -> None:
     }
     for which, value in hard.items():
         resource.setrlimit(which, (value, value))
+    _, most = resource.getrlimit(resource.RLIMIT_STACK)
+    deep = _STACK if most == resource.RLIM_INFINITY else min(_STACK, most)
+    resource.setrlimit(resource.RLIMIT_STACK, (deep, most))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that is too large is an error, not the end
     kernel.drop_capabilities()
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # behind every change of credentials, which would clear it
-    if need_landlock:
-        landlock.restrict(["/"], [scratch, *DEVICES])
-    seccomp.restrict()
+    if need_landlock:  # not to read below "/": the scratch folders of others are there
+        landlock.restrict(libraries(), [scratch, *DEVICES])
+    if scratch == SCRATCH:  # a file system of its own, and all others are read-only
+        seccomp.restrict()
+    else:
+        # Landlock does not keep anybody from changing modes and times of files that cannot be opened, nor, before its
+        # version 3, from cutting them off.
+        seccomp.restrict(pretended=seccomp.ATTRIBUTES, refused=() if landlock.version() >= 3 else ("truncate",))

@@ -72,7 +72,7 @@ def _follow(
     passed, total, detail = 0, plan.tests, ""
     try:
         _send(load, {"code": code}, end)
-        _send(verdict, plan.order(stop), end)
+        _order(verdict, plan.order(stop), end)
         while True:
             candidate.watch(verdict, end)
             verdict.settimeout(max(0.001, end - time.monotonic()))
@@ -90,6 +90,13 @@ def _follow(
         return Tested(passed, max(total, 1, passed + 1), TIME_LIMIT, timeout=True)
     except (EOFError, ConnectionError, wire.BadMessage):
         return None
+
+
+def _order(verdict: socket.socket, order: Any, end: float) -> None:
+    try:
+        _send(verdict, order, end)
+    except wire.BadMessage as error:
+        raise Unusable(f"the tests are too long: {error}") from None
 
 
 def _send(sock: socket.socket, message: Any, end: float) -> None:

@@ -19,18 +19,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from posttrain.scoring.sandbox import jail, seccomp
+from posttrain.scoring.sandbox import excess, folders, jail, seccomp
 
 WALLS = ("namespaces", "bubblewrap", "landlock")  # best first
 _PREFIX = "posttrain-sandbox-"
 _DAY = 86400.0
 _START = 20.0  # seconds in which a zygote must be ready
-_LOOK = 0.02  # seconds between looks at a process's threads
+_LOOK = 0.02  # seconds between looks at what a process uses
+_TRIES = 10  # to remove a folder
 _BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from posttrain.scoring.sandbox.zygote import main; "
     "sys.path.pop(0); main(int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5] == '1')"
 )
 _ENVIRONMENT = {"LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "TZ": "UTC"}
+# Otherwise every thread reserves 64 to 128 MB of addresses for an allocator of its own, and 32 of them find none left.
+_ENVIRONMENT |= {"MALLOC_ARENA_MAX": "1"}
 
 
 class SandboxError(RuntimeError):
@@ -43,17 +46,17 @@ class Limits:
 
     memory_mb: int = 1024
     cpu: int = 10  # seconds
-    scratch_mb: int = 16  # of the scratch folder, and of each file in it
+    scratch_mb: int = 16  # of the scratch folder, and of each file in it; bubblewrap's holds 64 at most
     threads: int = 128  # at once; counted from outside, for the kernel's own limit does not hold for root
 
 
 class Contained:
     """One running process of the sandbox, with all that it starts."""
 
-    def __init__(self, status: socket.socket, zygote: _Zygote | None, threads: int) -> None:
+    def __init__(self, status: socket.socket, zygote: _Zygote | None, limits: Limits, folder: str) -> None:
         self._status, self._zygote = status, zygote  # the zygote is ours alone, if there is one
-        self._threads, self._look = threads, 0.0
-        self.excess = ""  # why `watch` has killed it
+        self._limits, self._folder, self._look = limits, folder, 0.0
+        self.excess = ""  # why it was killed, by `watch` or by its guard
         self._handle = -1
         self._code: int | None = None
 
@@ -83,11 +86,12 @@ class Contained:
             message, _ = self._message()
             if "exit" not in message:
                 raise SandboxError(f"a process could not be locked in: {message.get('broken', 'its guard ended')}")
+            self.excess = self.excess or str(message.get("excess", ""))
             self._code = int(message["exit"])
         return self._code
 
     def watch(self, readable: int | socket.socket, by: float) -> None:
-        """Waits until there is something to read; kills the process if it runs too many threads meanwhile.
+        """Waits until there is something to read; kills the process if it uses too much meanwhile.
 
         TimeoutError if there is nothing by this time of the monotonic clock.
         """
@@ -97,8 +101,9 @@ class Contained:
             now = time.monotonic()
             if now >= self._look:
                 self._look = now + _LOOK
-                if _threads(self._handle) > self._threads:
-                    self.excess = f"more than {self._threads} threads at once"
+                limits, held = self._limits, self._limits.scratch_mb << 20
+                if too_much := excess.found(self._handle, limits.threads, held, self._folder):
+                    self.excess = too_much
                     self.kill()
             if poll.poll(1000 * max(0.0, min(_LOOK, by - now))):
                 return
@@ -130,15 +135,6 @@ class Contained:
         return (json.loads(data) if data else {}), handles
 
 
-def _threads(handle: int) -> int:
-    """How many threads a process has; 0 when it has ended."""
-    try:
-        _, _, number = Path(f"/proc/self/fdinfo/{handle}").read_text().partition("\nPid:")
-        return os.stat(f"/proc/{int(number.split()[0])}/task").st_nlink - 2
-    except (OSError, IndexError):  # where it cannot be seen at all, the self-test says so
-        return 0
-
-
 class Sandbox:
     """Starts processes behind one kind of wall. SandboxError where this machine does not let it."""
 
@@ -168,7 +164,7 @@ class Sandbox:
             except OSError as error:
                 ours.close()
                 raise SandboxError(f"the sandbox's first process is gone: {error}") from error
-        return Contained(ours, zygote if self._single else None, limits.threads)
+        return Contained(ours, zygote if self._single else None, limits, zygote.folder)
 
     def close(self) -> None:
         if self._zygote is not None:
@@ -183,13 +179,15 @@ class _Zygote:
     """The first process. It and everything it has started end with this object, or with the thread that made it."""
 
     def __init__(self, wall: str, need_landlock: bool) -> None:
-        own = wall == "landlock"
-        scratch = _scratch() if own else jail.SCRATCH
+        own = _scratch() if wall == "landlock" else ""
+        self.folder = own or (
+            jail.SCRATCH if wall == "bubblewrap" else ""
+        )  # one for all programs; none where each has its own
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         root = str(Path(__file__).resolve().parents[3])
         python = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
         words = [python, "-P", "-s", "-S", "-X", "utf8", "-c", _BOOT, root]
-        words += [str(theirs.fileno()), wall, scratch, str(int(need_landlock))]
+        words += [str(theirs.fileno()), wall, own or jail.SCRATCH, str(int(need_landlock))]
         command = (_bubblewrap(python, root) if wall == "bubblewrap" else []) + words
         with theirs:
             try:
@@ -197,9 +195,9 @@ class _Zygote:
             except OSError as error:
                 self.control.close()
                 if own:
-                    os.rmdir(scratch)
+                    os.rmdir(own)
                 raise SandboxError(str(error)) from error
-        self.close = weakref.finalize(self, _stop, os.getpid(), self.control, self.process, scratch if own else "")
+        self.close = weakref.finalize(self, _stop, os.getpid(), self.control, self.process, own)
         self.control.settimeout(_START)
         try:
             word = json.loads(self.control.recv(1 << 16) or b"{}")
@@ -231,7 +229,7 @@ def _scratch() -> str:
         with contextlib.suppress(OSError):
             state = left.lstat()
             if state.st_uid == os.geteuid() and time.time() - state.st_mtime > _DAY:
-                shutil.rmtree(left)
+                folders.remove(str(left))
     return tempfile.mkdtemp(prefix=_PREFIX)
 
 
@@ -250,6 +248,7 @@ def _bubblewrap(python: str, root: str) -> list[str]:
         "--hostname",
         "sandbox",
     ]
+    words += ["--size", str(64 << 20), "--tmpfs", jail.SCRATCH]  # first, for what follows may lie below it
     for path in [*jail.libraries(), python, f"{root}/posttrain/scoring/sandbox"]:
         words += ["--ro-bind", path, path]
     for folder in ("posttrain", "posttrain/scoring"):
@@ -260,10 +259,10 @@ def _bubblewrap(python: str, root: str) -> list[str]:
         words += ["--symlink", target, path]
     for path in jail.DEVICES:
         words += ["--dev-bind", path, path]
-    return [*words, "--size", str(64 << 20), "--tmpfs", jail.SCRATCH, "--remount-ro", "/", "--chdir", "/", "--"]
+    return [*words, "--remount-ro", "/", "--chdir", "/", "--"]
 
 
-def _stop(owner: int, control: socket.socket, process: subprocess.Popen[bytes], scratch: str) -> None:
+def _stop(owner: int, control: socket.socket, process: subprocess.Popen[bytes], folder: str) -> None:
     if os.getpid() != owner:  # a fork of the owner ends; the sandbox is not its own
         return
     control.close()
@@ -271,5 +270,8 @@ def _stop(owner: int, control: socket.socket, process: subprocess.Popen[bytes], 
     process.wait()
     if process.stderr:
         process.stderr.close()
-    if scratch:
-        shutil.rmtree(scratch, ignore_errors=True)
+    for _ in range(_TRIES if folder else 0):  # what it had started is being killed, and may still write
+        folders.remove(folder)
+        if not os.path.lexists(folder):
+            break
+        time.sleep(_LOOK)

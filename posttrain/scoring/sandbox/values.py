@@ -9,8 +9,9 @@ import base64
 import datetime
 import functools
 import keyword
+import operator
 from collections import Counter, deque, namedtuple
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -31,16 +32,27 @@ class NotPlain(TypeError):
 Keep = Callable[[Any], dict[str, Any]]  # a handle for what is not plain
 Find = Callable[[Mapping[str, Any]], Any]
 
+
+def _zone(value: Any) -> datetime.timezone | None:
+    """The time zone of a date or time as the distance that it means there: all that comparisons go by."""
+    offset = value.utcoffset()
+    return None if offset is None else datetime.timezone(offset)
+
+
+_DAY = operator.attrgetter("year", "month", "day")
+_CLOCK = operator.attrgetter("hour", "minute", "second", "microsecond")
 # name: type, its arguments, from arguments
-_BUILT: dict[str, tuple[type, Callable[[Any], list[Any]]]] = {
+_BUILT: dict[str, tuple[type, Callable[[Any], Iterable[Any]]]] = {
     "complex": (complex, lambda v: [v.real, v.imag]),
     "range": (range, lambda v: [v.start, v.stop, v.step]),
     "Decimal": (Decimal, lambda v: [str(v)]),
     "Fraction": (Fraction, lambda v: [v.numerator, v.denominator]),
-    "date": (datetime.date, lambda v: [v.year, v.month, v.day]),
-    "time": (datetime.time, lambda v: [v.hour, v.minute, v.second, v.microsecond]),
-    "datetime": (datetime.datetime, lambda v: [v.year, v.month, v.day, v.hour, v.minute, v.second, v.microsecond]),
+    "date": (datetime.date, _DAY),
+    "time": (datetime.time, lambda v: [*_CLOCK(v), _zone(v)]),
+    "datetime": (datetime.datetime, lambda v: [*_DAY(v), *_CLOCK(v), _zone(v)]),
     "timedelta": (datetime.timedelta, lambda v: [v.days, v.seconds, v.microseconds]),
+    "slice": (slice, lambda v: [v.start, v.stop, v.step]),
+    "timezone": (datetime.timezone, lambda v: [v.utcoffset(None)]),
 }
 _NAMES = {kind: name for name, (kind, _) in _BUILT.items()}
 # name: type, and the plain types that count as it
@@ -80,11 +92,20 @@ def encode(value: Any, keep: Keep, depth: int = 0) -> Any:
         return {"Counter" if isinstance(value, Counter) else "dict": pairs}
     if isinstance(value, bytes | bytearray):
         return {type_of_bytes(value): base64.b64encode(bytes(value)).decode()}
-    bases: tuple[Any, ...] = (int, float, str, list)
-    for base in bases:
-        if isinstance(value, base) and not hasattr(kind, "__members__"):  # not an Enum
-            return encode(base(value), keep, depth)
+    if isinstance(value, list):
+        return encode(list(value), keep, depth)
+    if not hasattr(kind, "__members__") and (plain := held(value)) is not None:  # not an Enum
+        return encode(plain, keep, depth)
     return keep(value)
+
+
+def held(value: Any) -> int | float | str | None:
+    """The number or text that an object of a subclass holds, whatever its class writes for it."""
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    return str.__str__(value) if isinstance(value, str) else None
 
 
 def type_of_bytes(value: bytes | bytearray) -> str:

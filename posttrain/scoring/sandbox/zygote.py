@@ -14,20 +14,18 @@ import importlib
 import json
 import os
 import resource
-import select
-import shutil
 import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from posttrain.scoring.sandbox import candidate, driver, jail, kernel, probe
+from posttrain.scoring.sandbox import candidate, driver, folders, jail, kernel, probe, program
 
 Role = Callable[..., int]
 ROLES: dict[str, Role] = {
     "candidate": candidate.serve,
-    "program": candidate.run_program,
+    "program": program.run_program,
     "driver": driver.run,
     "probe": probe.run,
 }
@@ -36,7 +34,6 @@ _PRELOADED = (
     "array", "bisect", "collections", "copy", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "heapq",
     "itertools", "math", "operator", "queue", "random", "re", "statistics", "string", "threading", "typing", "unittest",
 )  # fmt: skip
-_WATCH = 0.05  # seconds between looks at a scratch folder that has no size limit of its own
 
 
 def main(descriptor: int, wall: str, scratch: str, need_landlock: bool) -> None:
@@ -101,12 +98,11 @@ def _guard(
             os.close(one)
         handle = os.pidfd_open(child)
         socket.send_fds(status, [b'{"started": 1}'], [handle])
-        if wall != "namespaces" and need_landlock:
-            _watch(handle, scratch, order["limits"]["scratch_mb"] << 20)
+        excess = "" if wall == "namespaces" else folders.watch(handle, scratch, order["limits"]["scratch_mb"] << 20)
         _, code = os.waitpid(child, 0)
         if wall != "namespaces" and need_landlock:
-            shutil.rmtree(scratch, ignore_errors=True)  # what is left goes with the folder it is in
-        status.send(json.dumps({"exit": os.waitstatus_to_exitcode(code)}).encode())
+            folders.remove(scratch)  # what is left goes with the folder it is in
+        status.send(json.dumps({"exit": os.waitstatus_to_exitcode(code), "excess": excess}).encode())
     except BaseException as error:
         with contextlib.suppress(OSError):
             status.send(json.dumps({"broken": f"{type(error).__name__}: {error}"}).encode())
@@ -128,17 +124,3 @@ def _become(
         code = ROLES[order["role"]](*descriptors)
     finally:
         os._exit(code)
-
-
-def _watch(handle: int, scratch: str, most: int) -> None:
-    """Kills the program when its scratch folder grows above `most` bytes; returns when it has ended."""
-    poll = select.poll()
-    poll.register(handle, select.POLLIN)
-    while not poll.poll(1000 * _WATCH):
-        used = 0
-        for folder, _, files in os.walk(scratch):
-            for name in files:
-                with contextlib.suppress(OSError):
-                    used += os.lstat(f"{folder}/{name}").st_blocks * 512
-        if used > most:
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
