@@ -8,7 +8,7 @@ import logging
 import re
 from typing import Any
 
-from posttrain.scoring.answers import oversized, plain
+from posttrain.scoring.reading.answers import oversized, plain
 
 _UNUSABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:[ ]\d{3})+(?![\d,])")
@@ -25,6 +25,10 @@ _PRIMED = re.compile(r"([a-zA-Z])(?:_\{?(\w+)\}?)?\s*('+)")
 _TRANSPOSED = re.compile(r"\^\s*(?:T|\{\s*(?:\\text\s*\{)?\s*(?:T|\\top)\s*\}?\s*\}|\\(?:top|intercal)(?![a-zA-Z]))")
 # nothing special about any but 3
 _POINTS = (0.7310585, 1.6180339, 2.4142135, -0.5671432, -1.3247179, 3.0, 7.3890561, -4.1231056)
+# what sympy raises where an expression has no value, or none that it can work out
+NO_VALUE = (
+    TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError, NotImplementedError, RecursionError,
+)  # fmt: skip
 LARGEST = 120  # operations in an expression that is still tried with numbers
 
 
@@ -106,7 +110,7 @@ def same_equation(gold: tuple[str, str], answer: tuple[str, str]) -> bool:
             return False
         one, two = _values(ours, theirs, 1.37)
         ratio = two / one
-    except (TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError):
+    except NO_VALUE:
         return False
     if ratio == 0 or not cmath.isfinite(ratio):
         return False
@@ -125,7 +129,7 @@ def same_inequality(gold: str, answer: str) -> bool:
     try:
         one, two = _values(ours[0], theirs[0], 1.37)
         ratio = two / one
-    except (TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError):
+    except NO_VALUE:
         return False
     return cmath.isfinite(ratio) and abs(ratio.imag) < 1e-12 and ratio.real > 0 and _agree(ours[0], theirs[0], ratio)
 
@@ -147,9 +151,7 @@ def _agree(ours: Any, theirs: Any, ratio: complex = 1.0) -> bool:
     """Whether both have the same value wherever they are tried: expressions of the same letters, or numbers."""
     try:
         ours, theirs = _imaginary(ours), _imaginary(theirs)
-        if ours.free_symbols != theirs.free_symbols or ours.count_ops() + theirs.count_ops() > LARGEST:
-            return False
-        if not hasattr(ours, "is_number") or not hasattr(theirs, "is_number"):
+        if not _comparable(ours, theirs) or not hasattr(ours, "is_number") or not hasattr(theirs, "is_number"):
             return False
         if not ours.free_symbols and ratio == 1.0 and (apart := (ours - theirs).doit()).is_Rational:
             return bool(apart == 0)
@@ -160,15 +162,7 @@ def _agree(ours: Any, theirs: Any, ratio: complex = 1.0) -> bool:
                 return False
             if abs(one - two) > 1e-9 * max(abs(one), abs(two), 1e-30):
                 return False
-    except (
-        TypeError,
-        ValueError,
-        AttributeError,
-        OverflowError,
-        ZeroDivisionError,
-        NotImplementedError,
-        RecursionError,
-    ):
+    except NO_VALUE:
         return False
     return True
 
@@ -176,27 +170,23 @@ def _agree(ours: Any, theirs: Any, ratio: complex = 1.0) -> bool:
 def _far(ours: Any, theirs: Any) -> bool:
     """Whether expressions of the same letters differ clearly at two places: most wrong answers do, and simplifying their
     difference, which would say the same, takes a hundred times as long."""
-    if not (getattr(ours, "is_Atom", None) is not None and getattr(theirs, "is_Atom", None) is not None):
+    if not (hasattr(ours, "evalf") and hasattr(theirs, "evalf")):  # a set, or a relation
         return False
     try:
         ours, theirs = _imaginary(ours), _imaginary(theirs)
-        if ours.free_symbols != theirs.free_symbols or ours.count_ops() + theirs.count_ops() > LARGEST:
+        if not _comparable(ours, theirs):
             return False
         pairs = [_values(ours, theirs, at) for at in (_POINTS[:2] if ours.free_symbols else (0.0,))]
-    except (
-        TypeError,
-        ValueError,
-        AttributeError,
-        OverflowError,
-        ZeroDivisionError,
-        NotImplementedError,
-        RecursionError,
-    ):
+    except NO_VALUE:
         return False
     return all(
         cmath.isfinite(one) and cmath.isfinite(two) and abs(one - two) > 1e-2 * max(abs(one), abs(two), 1e-3)
         for one, two in pairs
     )
+
+
+def _comparable(ours: Any, theirs: Any) -> bool:
+    return bool(ours.free_symbols == theirs.free_symbols and ours.count_ops() + theirs.count_ops() <= LARGEST)
 
 
 def _imaginary(expression: Any) -> Any:

@@ -6,8 +6,8 @@ import functools
 import re
 from collections.abc import Sequence
 
-from posttrain.scoring import units
-from posttrain.scoring.answers import (
+from posttrain.scoring.reading import units
+from posttrain.scoring.reading.answers import (
     RATIO,
     choice,
     decimal_comma,
@@ -19,9 +19,9 @@ from posttrain.scoring.answers import (
     tight,
     words,
 )
-from posttrain.scoring.clock import is_time
-from posttrain.scoring.latex import clean, general
-from posttrain.scoring.shapes import Shape, nameless, shape
+from posttrain.scoring.reading.clock import is_time
+from posttrain.scoring.reading.latex import clean, general
+from posttrain.scoring.reading.shapes import Shape, nameless, shape
 from posttrain_rewards import _algebra as algebra
 from posttrain_rewards._values import SUBSCRIPT, plain_equal, same_value, without_unit
 

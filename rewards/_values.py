@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from posttrain.scoring import units
-from posttrain.scoring.answers import (
+from posttrain.scoring.reading import units
+from posttrain.scoring.reading.answers import (
     RATIO,
     close,
     improper,
@@ -18,9 +18,9 @@ from posttrain.scoring.answers import (
     unwrapped,
     words,
 )
-from posttrain.scoring.clock import same_time
-from posttrain.scoring.geometry import same_figure
-from posttrain.scoring.latex import clean
+from posttrain.scoring.reading.clock import same_time
+from posttrain.scoring.reading.geometry import same_figure
+from posttrain.scoring.reading.latex import clean
 from posttrain_rewards import _algebra as algebra
 
 SUBSCRIPT = re.compile(r"([0-9A-F]+)_\{?\(?(\d+|\\text\{\w+\})\)?\}?$")

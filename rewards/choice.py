@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from posttrain.data.types import Prompt, Score
 from posttrain.scoring.api import REWARDS
-from posttrain.scoring.boxed import boxed
-from posttrain.scoring.stated import behind_reasoning, tagged
+from posttrain.scoring.reading.boxed import boxed
+from posttrain.scoring.reading.stated import behind_reasoning, tagged
 
 _STATED = re.compile(
     r"(?i:answer|choice|option)\**\s*(?i:is|:)?\s*:?\s*\**\s*(?i:option|choice)?\s*(\(?[A-Z]\)?)(?![A-Za-z'])"

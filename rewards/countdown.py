@@ -12,8 +12,8 @@ from fractions import Fraction
 
 from posttrain.data.types import Prompt, Score
 from posttrain.scoring.api import REWARDS
-from posttrain.scoring.boxed import boxed
-from posttrain.scoring.stated import behind_reasoning, tagged
+from posttrain.scoring.reading.boxed import boxed
+from posttrain.scoring.reading.stated import behind_reasoning, tagged
 
 LONGEST = 300  # characters of an expression
 _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {

@@ -8,8 +8,8 @@ from typing import Literal
 
 from posttrain.data.types import Prompt, Score
 from posttrain.scoring.api import REWARDS
-from posttrain.scoring.boxed import boxed
-from posttrain.scoring.stated import behind_reasoning, tagged
+from posttrain.scoring.reading.boxed import boxed
+from posttrain.scoring.reading.stated import behind_reasoning, tagged
 
 
 @REWARDS.register("exact")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from posttrain.data.types import Prompt, Score
 from posttrain.scoring.api import REWARDS
-from posttrain.scoring.boxed import boxed
-from posttrain.scoring.stated import TAIL, behind_reasoning, tagged
+from posttrain.scoring.reading.boxed import boxed
+from posttrain.scoring.reading.stated import TAIL, behind_reasoning, tagged
 
 # Names are short, and blanks are never given back: the time grows with the text and not with its square.
 _ROLE = re.compile(

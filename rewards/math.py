@@ -17,12 +17,12 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Lt
 
 from posttrain.data.types import Prompt, Score
-from posttrain.scoring.answers import oversized, tight
 from posttrain.scoring.api import REWARDS
-from posttrain.scoring.boxed import boxed, together
-from posttrain.scoring.latex import mended
-from posttrain.scoring.sentence import undressed
-from posttrain.scoring.stated import behind_reasoning, lenient
+from posttrain.scoring.reading.answers import oversized, tight
+from posttrain.scoring.reading.boxed import boxed, together
+from posttrain.scoring.reading.latex import mended
+from posttrain.scoring.reading.sentence import undressed
+from posttrain.scoring.reading.stated import behind_reasoning, lenient
 from posttrain_rewards._algebra import library
 from posttrain_rewards._equality import readable, same
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from posttrain.config.registries import REWARDS
 from posttrain.data.types import Prompt
-from posttrain.scoring.boxed import boxed
-from posttrain.scoring.stated import behind_reasoning, tagged
+from posttrain.scoring.reading.boxed import boxed
+from posttrain.scoring.reading.stated import behind_reasoning, tagged
 
 Grader = str | Mapping[str, Any]  # a reward's name, or {use: name, setting: value}
 _NOBODY = Prompt(id="", source="", messages=(), answer="")

@@ -7,7 +7,7 @@ from typing import Any
 
 from posttrain.data.types import Prompt, Score
 from posttrain.evaluation.answers import Grader, restate
-from posttrain.scoring.answers import number, plain, tight
+from posttrain.scoring.reading.answers import number, plain, tight
 
 RIGHT = 0
 Pair = tuple[str, str]

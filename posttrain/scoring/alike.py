@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 
-from posttrain.scoring.answers import number, tight, unwrapped
-from posttrain.scoring.latex import clean
-from posttrain.scoring.units import changing, read, take
+from posttrain.scoring.reading.answers import number, tight, unwrapped
+from posttrain.scoring.reading.latex import clean
+from posttrain.scoring.reading.units import changing, read, take
 
 LONGEST = 2000  # characters of an answer whose meaning is looked for
 _NAMED = re.compile(r"\\?[a-zA-Z]+(?:_\{?\w+\}?|\([a-z]\))?\s*=\s*(?P<value>[^=]+)")  # x = 3, f(x) = 3

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable
 
 from posttrain.scoring.alike import LONGEST, alike, kinds, meaning
-from posttrain.scoring.answers import number
-from posttrain.scoring.boxed import boxed, together
-from posttrain.scoring.latex import split
-from posttrain.scoring.stated import TAIL, behind_reasoning, lenient, tagged
+from posttrain.scoring.reading.answers import number
+from posttrain.scoring.reading.boxed import boxed, together
+from posttrain.scoring.reading.latex import split
+from posttrain.scoring.reading.stated import TAIL, behind_reasoning, lenient, tagged
 
 MOST = 256  # answers of one kind that are looked at in a text, the last ones
 LONG_ANSWER = 4  # characters from which an answer that occurs anywhere in a hint is no accident

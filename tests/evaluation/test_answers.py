@@ -73,7 +73,11 @@ def test_version_tells_which_code_judged() -> None:
     assert len(found["code"]) == 64
     assert found["code"] == version("math")["code"] != version("countdown")["code"]
     judging = set(answers._sources("posttrain_rewards.math"))
-    assert {"posttrain_rewards._equality", "posttrain.scoring.latex", "posttrain.scoring.boxed"} <= judging
+    assert {
+        "posttrain_rewards._equality",
+        "posttrain.scoring.reading.latex",
+        "posttrain.scoring.reading.boxed",
+    } <= judging
     assert not judging & {
         "posttrain.scoring.pool",
         "posttrain_rewards.countdown",

@@ -11,8 +11,8 @@ from hostile_math import DEEP, HOSTILE
 
 from posttrain.config.registries import REWARDS
 from posttrain.data.types import Prompt, Score
-from posttrain.scoring.answers import number, oversized, words
-from posttrain.scoring.boxed import boxed
+from posttrain.scoring.reading.answers import number, oversized, words
+from posttrain.scoring.reading.boxed import boxed
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 MATH = REWARDS.build({"use": "math", "extraction": "strict"}, "reward")

@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from posttrain.scoring.answers import CJK, unwrapped
+from posttrain.scoring.reading.answers import CJK, unwrapped
 
 # spelling: (what is measured, its size there)
 _TABLE: dict[str, tuple[str, str]] = {}

@@ -7,10 +7,10 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from posttrain.scoring import systems, units
-from posttrain.scoring.answers import number
-from posttrain.scoring.congruence import congruence
-from posttrain.scoring.latex import clean, closing, has_or, sides_of, split
+from posttrain.scoring.reading import systems, units
+from posttrain.scoring.reading.answers import number
+from posttrain.scoring.reading.congruence import congruence
+from posttrain.scoring.reading.latex import clean, closing, has_or, sides_of, split
 
 Kind = Literal[
     "atom",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from posttrain.scoring.answers import unwrapped
+from posttrain.scoring.reading.answers import unwrapped
 
 _FIGURE = re.compile(
     r"(?:\\(?P<sign>m?angle|measuredangle|triangle|overline|overleftrightarrow|odot)|(?P<word>angle|triangle|segment|line|point|circle))\s*"

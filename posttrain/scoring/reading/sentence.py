@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from posttrain.scoring import units
-from posttrain.scoring.boxed import joins
+from posttrain.scoring.reading import units
+from posttrain.scoring.reading.boxed import joins
 
 FORMULA = re.compile(
     r"\$\$([^$]{1,1000})\$\$|\$([^$]{1,1000})\$|\\\(((?:(?!\\[()]).){1,1000})\\\)|\\\[((?:(?!\\[\[\]]).){1,1000})\\\]",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from posttrain.scoring.sentence import FORMULA, ONE, bare, last_value, undressed, within
+from posttrain.scoring.reading.sentence import FORMULA, ONE, bare, last_value, undressed, within
 
 _TAGGED = re.compile(
     r"<answer>((?:(?!</?answer>).){1,2000})</answer>|<\|begin_of_box\|>((?:(?!<\|).){1,2000})<\|end_of_box\|>",

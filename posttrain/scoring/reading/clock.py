@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from posttrain.scoring.answers import unwrapped
+from posttrain.scoring.reading.answers import unwrapped
 
 _NAMED = re.compile(r"(?:12(?::00)?\s*)?(noon|midnight)", re.IGNORECASE)
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*([ap])?\.?\s*(?:m\.?)?", re.IGNORECASE)
