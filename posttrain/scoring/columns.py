@@ -20,7 +20,7 @@ _ALIASES = frozenset({"gold", "ground_truth", "label", "reference", "target"})  
 _WHERE = {
     "answer": "It is the reference answer: the field `answer` of a row, the column that task.answer names in a run; an "
     "empty one counts as none.",
-    "prompts": "It is what was asked: the field `prompt` or `messages` of a row.",
+    "prompts": "It is what was asked; a function in TRL's form, with `completions`, gets it.",
     "solution": "It is the field `solution` of a row, and in a run the column that task.solution names.",
     "level": "It is the field `level` of a row, and in a run the column that task.level names; 0 counts as none there.",
     "source": "It is the field `source` of a row, and in a run the column that task.source names.",

@@ -89,8 +89,8 @@ class BatchReward(FunctionReward):
 
     It is called by keyword with lists of length 1, and with everything that TRL passes: prompts, completions,
     completion_ids, trainer_state, log_extra, log_metric and the columns. With `chat`, prompts and completions are lists
-    of messages, as TRL passes them for conversational data sets; otherwise both are strings. completion_ids are left
-    out where nobody has them, as for a row of a file.
+    of messages, as TRL passes them for conversational data sets; otherwise both are strings. TRL's functions always get
+    prompts, so a row without one has an empty one; completion_ids are left out where nobody has them.
     """
 
     chat: bool = False
@@ -116,9 +116,7 @@ class BatchReward(FunctionReward):
         asked: Any = messages if self.chat else "\n\n".join(message["content"] for message in messages)
         answer: Any = [{"role": "assistant", "content": completion}] if self.chat else completion
         columns: dict[str, Any] = {name: [value] for name, value in own.items() if name != "prompts"}
-        if messages:
-            columns["prompts"] = [asked]
-        columns["completions"] = [answer]
+        columns["prompts"], columns["completions"] = [asked], [answer]
         columns["trainer_state"] = TrainerState(own.get("training_step", 0), own.get("training_steps", 1))
         return {**columns, "log_metric": log.metric, "log_extra": log.extra}
 

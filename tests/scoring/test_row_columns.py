@@ -39,7 +39,7 @@ def judged(folder: Path, text: str, row: dict[str, Any]) -> Score:
         ("def f(completions, solution, **kw): return [0.0]", {"answer": "7"}, ["`solution`", "task.solution"]),
         ("def f(completions, solution, **kw): return [0.0]", {"solution": ""}, ["`solution`"]),
         ("def f(completions, solution, **kw): return [0.0]", {"solution": None}, ["`solution`"]),
-        ("def f(completions, prompts): return [0.0]", {"answer": "7"}, ["`prompts`", "`messages`"]),
+        ("def f(completions, completion_ids): return [0.0]", {"answer": "7"}, ["`completion_ids`", "A run tells"]),
         ("def f(completion, level): return 1.0", {}, ["`level`", "task.level"]),
         ("def f(completion, source): return 1.0", {}, ["`source`", "task.source"]),
         ("def f(completion, id): return 1.0", {}, ["`id`"]),
@@ -64,7 +64,7 @@ def test_what_a_row_lacks_is_named(tmp_path: Path, text: str, row: dict[str, Any
         ("def f(completion, level): return float(level == 0)", {"level": 0}),
         ("def f(completion, **columns): return float(set(columns) == {'prompt'})", {}),
         (
-            "def f(completions, **kw): return [float(not {'answer', 'solution', 'prompts', 'level'} & set(kw))]",
+            "def f(completions, **kw): return [float(not {'answer', 'solution', 'level'} & set(kw))]",
             {"answer": ""},
         ),
         ("def f(completion, *rest, answer): return float(rest == () and answer == '7')", {"answer": 7}),
