@@ -150,7 +150,7 @@ def _less(text: str) -> tuple[Any, bool] | None:
 def _agree(ours: Any, theirs: Any, ratio: complex = 1.0) -> bool:
     """Whether both have the same value wherever they are tried: expressions of the same letters, or numbers."""
     try:
-        ours, theirs = _imaginary(ours), _imaginary(theirs)
+        ours, theirs = _plainly(ours), _plainly(theirs)
         if not _comparable(ours, theirs) or not hasattr(ours, "is_number") or not hasattr(theirs, "is_number"):
             return False
         if not ours.free_symbols and ratio == 1.0 and (apart := (ours - theirs).doit()).is_Rational:
@@ -173,7 +173,7 @@ def _far(ours: Any, theirs: Any) -> bool:
     if not (hasattr(ours, "evalf") and hasattr(theirs, "evalf")):  # a set, or a relation
         return False
     try:
-        ours, theirs = _imaginary(ours), _imaginary(theirs)
+        ours, theirs = _plainly(ours), _plainly(theirs)
         if not _comparable(ours, theirs):
             return False
         pairs = [_values(ours, theirs, at) for at in (_POINTS[:2] if ours.free_symbols else (0.0,))]
@@ -189,8 +189,14 @@ def _comparable(ours: Any, theirs: Any) -> bool:
     return bool(ours.free_symbols == theirs.free_symbols and ours.count_ops() + theirs.count_ops() <= LARGEST)
 
 
-def _imaginary(expression: Any) -> Any:
-    """`i` alone among the letters is the imaginary unit; math-verify sees it only right behind a digit."""
+def _plainly(expression: Any) -> Any:
+    """`i` alone among the letters is the imaginary unit; math-verify sees it only right behind a digit.
+
+    Letters of a name are one letter, whatever the parser assumes of them: beside an index i it takes n for whole.
+    """
+    if hasattr(expression, "xreplace"):
+        assumed = [letter for letter in expression.free_symbols if letter != type(letter)(letter.name)]
+        expression = expression.xreplace({letter: type(letter)(letter.name) for letter in assumed})
     letters = list(expression.free_symbols)
     return expression.subs(letters[0], 1j) if [str(s) for s in letters] == ["i"] else expression
 

@@ -38,11 +38,12 @@ def started(file: Path, count: int) -> list[int]:
     raise AssertionError(f"{found} is not {count} processes")
 
 
-@pytest.mark.parametrize(("word", "count"), [("session", 1), ("deep", 2), ("daemon", 1)])
-@pytest.mark.parametrize("then", ["hang", "exit"])
+@pytest.mark.parametrize(
+    ("word", "count", "then"), [("session", 1, "hang"), ("deep", 2, "hang"), ("daemon", 1, "hang"), ("deep", 2, "exit")]
+)
 def test_it_ends_with_its_worker_and_not_before(tmp_path: Path, word: str, count: int, then: str) -> None:
     file, other = tmp_path / "pids", tmp_path / "other"
-    with scorer(timeout=3.0) as judging:
+    with scorer(timeout=2.0) as judging:
         (score,) = judging.score([(f"{word} {then}", prompt(file))])
         pids = started(file, count)
         assert score.status == ("timeout" if then == "hang" else "error")
