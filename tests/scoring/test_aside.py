@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from test_scorer import gone, hostile, obey, prompt
 
 from posttrain.scoring import crew, pool
 from posttrain.scoring.api import Part
-from posttrain.scoring.aside import FAIR, KNOWN, LEAST, UNKNOWN, Durations, Look, resident
+from posttrain.scoring.aside import FAIR, KNOWN, LEAST, PATIENT, STARVED, UNKNOWN, Durations, Look, resident
 from posttrain.scoring.pool import ScorerBroken
 from posttrain.scoring.scorer import Scorer
 
@@ -195,3 +196,19 @@ def test_a_look_at_this_process() -> None:
     assert Look.at(None) == Look()
     assert resident(None) == 0
     assert not Path("/proc/None").exists()
+
+
+def test_one_that_had_to_step_back_is_late_when_it_has_had_its_share() -> None:
+    crew_ = object.__new__(crew.Crew)
+    crew_.setup = SimpleNamespace(timeout=5.0)
+    stuck = SimpleNamespace(lowered=1, burnt=0.2, aside=1.0, look=Look(running=True, burnt=1.0), looked=float("inf"))
+    crew_.workers = [stuck]
+    assert crew_.starved(stuck)  # 0.8 s of a core in all that time
+    for changed in (
+        {"look": Look(running=True, burnt=0.2 + STARVED * 5.0)},
+        {"look": Look(running=False, burnt=1.0)},  # it sleeps
+        {"lowered": 0},  # nobody held it up
+    ):
+        assert not crew_.starved(SimpleNamespace(**{**vars(stuck), **changed}))
+    crew_.workers = [stuck] * (PATIENT + 1)  # they would fill all places
+    assert not crew_.starved(stuck)
