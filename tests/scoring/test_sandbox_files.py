@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -14,11 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from walls import WALLS, printed
 
 from posttrain.scoring.sandbox import judge, launch, selftest
-from posttrain.scoring.sandbox.launch import Limits, Sandbox
-
-WALLS = ["namespaces", "landlock", *(["bubblewrap"] if shutil.which("bwrap") else [])]
+from posttrain.scoring.sandbox.launch import Sandbox
 
 
 @pytest.fixture(scope="module", params=WALLS)
@@ -26,10 +24,6 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     found = selftest.start((request.param,))
     yield found
     found.close()
-
-
-def printed(sandbox: Sandbox, code: str, limits: Limits | None = None, seconds: float = 10.0) -> judge.Printed:
-    return judge.run_program(sandbox, textwrap.dedent(code), "", limits or Limits(), seconds)
 
 
 CHANGES = """

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import mmap
 import os
-import shutil
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from walls import WALLS, printed
 
 from posttrain.scoring.sandbox import excess, folders, judge, launch, selftest
 from posttrain.scoring.sandbox.launch import Limits, Sandbox, SandboxError
-
-WALLS = ["namespaces", "landlock", *(["bubblewrap"] if shutil.which("bwrap") else [])]
 
 
 @pytest.fixture(scope="module", params=WALLS)
@@ -24,10 +21,6 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     found = selftest.start((request.param,))
     yield found
     found.close()
-
-
-def printed(sandbox: Sandbox, code: str, limits: Limits | None = None, seconds: float = 10.0) -> judge.Printed:
-    return judge.run_program(sandbox, textwrap.dedent(code), "", limits or Limits(), seconds)
 
 
 DEEP = "import os, time\nfor _ in range(1500):\n    os.mkdir('d' * 10)\n    os.chdir('d' * 10)\n"
