@@ -2,12 +2,13 @@ r"""The contents of `\boxed{}` in a completion, by brace matching in linear time
 
 from __future__ import annotations
 
+import functools
 import re
 
 # `\\` is a line break unless `boxed` follows it (models double the backslash); `\{` and `\}` are printed
 # braces; a run of braces is one token, for some texts end in 10^5 of them
 _TOKEN = re.compile(r"\\(?:boxed|fbox)\s*\{|\\\\(?!boxed|fbox)|\\[{}]|\{+|\}+")
-_MOST = 1000  # boxes of a kind that are looked at, from the end, if one of them is complete: more are a repetition
+_MOST = 256  # boxes of a kind that are looked at, from the end, if one of them is complete: more are a repetition
 
 
 def boxed(text: str) -> list[str]:
@@ -15,6 +16,7 @@ def boxed(text: str) -> list[str]:
     return _contents(text, _spans(text))
 
 
+@functools.lru_cache(maxsize=4)  # a reward asks several things about one completion
 def _spans(text: str) -> list[tuple[int, int]]:
     first = min((at for at in (text.find("\\boxed"), text.find("\\fbox")) if at >= 0), default=-1)
     if first < 0 or text.find("}", first) < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 _CHARACTERS = str.maketrans(
@@ -129,6 +130,7 @@ def mended(text: str) -> str:
     return text
 
 
+@functools.lru_cache(maxsize=1 << 13)  # a reference is asked for with every answer, a part of a list with many
 def clean(text: str) -> str:
     """The answer in one spelling, without labels, dollar signs around it and a final full stop."""
     text = _RAISED.sub(lambda found: f"^{{{found[0].translate(_UNRAISED)}}}", mended(text))

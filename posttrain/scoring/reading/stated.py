@@ -45,7 +45,8 @@ _ENDS = re.compile(r"(?:\s*(?:</s>|<\|[^|<>\n]{1,30}\|>|<end_of_turn>|<eos>))+$"
 _UNFINISHED = re.compile(r"(?<!\*)[=+*/-]$")
 _EITHER = re.compile(r"^\W*(?:either|both)\s+", re.IGNORECASE)
 _OPENING = re.compile(r"[\s,.;:*]*(?:(?:but|rather|instead|either|both)\b\s*)*", re.IGNORECASE)
-TAIL = 20_000  # characters from the end that are looked at
+TAIL = 20_000  # characters from the end that are looked at,
+END = 2_000  # and in which the answer is that nothing points to
 
 
 def behind_reasoning(completion: str) -> str:
@@ -60,7 +61,8 @@ def tagged(text: str) -> list[str]:
 
 def lenient(text: str) -> list[str]:
     """An answer that stands in no box: in tags, behind `answer is`, all that there is, or the last formula or number."""
-    tail = _ENDS.sub("", text[-TAIL:].strip()).replace("−", "-")
+    tail = text[-TAIL:].strip()
+    tail = (_ENDS.sub("", tail) if tail.endswith(">") else tail).replace("−", "-")
     if named := _BARE.findall(tail):
         return [next(part for part in named[-1] if part).strip()]
     if given := _TAGGED.findall(tail):
@@ -88,13 +90,24 @@ def _stated(text: str, statements: list[re.Match[str]]) -> str:
 
 def _unsaid(tail: str) -> list[str]:
     """The answer of a text that does not say which it is."""
-    tail = _DENIED.sub(" ", tail)
+    tail = _DENIED.sub(" ", _last_lines(tail))
     if _CODE.search(tail.rpartition("\n")[2]) or _UNFINISHED.search(tail):
         return []
     if bare(said := _LEAD.sub("", tail, count=1)):
         return [undressed(said)]
     sentence = last_value(tail)
     return [sentence] if sentence else []
+
+
+def _last_lines(text: str) -> str:
+    """The end of a text, beginning with a line where it has lines, and in no formula."""
+    if len(text) <= END:
+        return text
+    line = text.find("\n", len(text) - END)
+    begin = line if line >= 0 else len(text) - END
+    if text.count("$$", 0, begin) % 2 and (closed := text.find("$$", begin)) >= 0:
+        begin = closed + 2
+    return text[begin:]
 
 
 def _affirmed(text: str) -> str:
