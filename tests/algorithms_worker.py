@@ -54,6 +54,7 @@ def main(out: str, warm: str, *jobs: str) -> int:
         overrides = [
             f"model={{use: pretrained, path: {warm}}}",
             "warmup=false",
+            "batch.prompts=8",
             f"steps={steps}",
             f"output={out}/{name}",
         ]

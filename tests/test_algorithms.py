@@ -44,8 +44,8 @@ DIAGNOSTICS = {
     "rover": set[str](),
     "vapo": CLIP | CRITIC | {"positive_nll/loss"},
 }
-# What these do shows after a while, or needs a while to come about.
-LONGER = ("aepo", "chord", "clip_cov", "d3s", "dump", "ghpo", "guide", "kl_cov", "lp_reg", "rapo", "siren")
+# What these say needs a while to come about.
+LONGER = ("dump", "ghpo", "guide")
 ALWAYS = {
     "policy/entropy",
     "policy/grad_norm",

@@ -92,16 +92,23 @@ def found(
     params = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
     asked = {"grpo", "d3s", "kl_cov_official"} | {p["job"] for p in params if "job" in p}
     (folder / "jobs.pickle").write_bytes(pickle.dumps({name: job for name, job in JOBS.items() if name in asked}))
-    out = {}
-    for world in (1, 2):
+    clean = {k: v for k, v in os.environ.items() if k not in LAUNCHER}
+    clean |= {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    running = {}
+    for world in (1, 2):  # side by side: none of them keeps two cores busy
         config = (root / "launch" / "cpu-2.yaml").read_text().replace("num_processes: 2", f"num_processes: {world}")
-        (folder / "launch.yaml").write_text(config)
-        line = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", folder / "launch.yaml", WORKER]
-        line += [folder / "model", folder / "reference", folder / "jobs.pickle", folder / f"out-{world}.pickle"]
-        clean = {k: v for k, v in os.environ.items() if k not in LAUNCHER} | {"PYTHONPATH": str(root)}
-        done = subprocess.run(line, cwd=root, env=clean, capture_output=True, text=True, timeout=900)
-        assert done.returncode == 0, done.stderr[-3000:]
-        out[world] = pickle.loads((folder / f"out-{world}.pickle").read_bytes())
+        (folder / f"launch-{world}.yaml").write_text(config)
+        line = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", folder / f"launch-{world}.yaml"]
+        line += [WORKER, folder / "model", folder / "reference", folder / "jobs.pickle", folder / f"out-{world}.pickle"]
+        with (folder / f"log-{world}").open("wb") as log:
+            running[world] = subprocess.Popen(line, cwd=root, env=clean, stdout=log, stderr=log)
+    try:
+        for world, process in running.items():
+            assert process.wait(timeout=900) == 0, (folder / f"log-{world}").read_text()[-3000:]
+    finally:
+        for process in running.values():
+            process.terminate()
+    out = {world: pickle.loads((folder / f"out-{world}.pickle").read_bytes()) for world in running}
     return out
 
 
