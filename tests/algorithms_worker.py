@@ -43,23 +43,19 @@ def one_engine(started: list[Any]) -> None:
     assembly._engine = engine  # type: ignore[assignment]
 
 
-def main(out: str, warm: str, *jobs: str) -> int:
-    """`jobs` are NAME:STEPS. Stops at the first that fails, for its ranks may no longer be in step."""
+def main(out: str, *jobs: str) -> int:
+    """A warm-up, then `jobs`: NAME:STEPS. Stops at the first that fails, for its ranks may no longer be in step."""
     comm, device = join_world()
     stop, engines = Stop(), list[Any]()
     one_engine(engines)
+    given = [f"model={{use: pretrained, path: {out}/first/warm}}", "warmup=false", "batch.prompts=8"]
     code = 0
-    for job in jobs:
+    for job in ("first:1", *jobs):
         name, _, steps = job.partition(":")
-        overrides = [
-            f"model={{use: pretrained, path: {warm}}}",
-            "warmup=false",
-            "batch.prompts=8",
-            f"steps={steps}",
-            f"output={out}/{name}",
-        ]
+        recipe, settings = ("grpo", []) if name == "first" else (name, given)
+        settings = [*settings, f"steps={steps}", f"output={out}/{name}"]
         try:
-            run = assembly.assemble(load_recipe(f"debug/{name}", overrides), comm, device, stop, False, False)
+            run = assembly.assemble(load_recipe(f"debug/{recipe}", settings), comm, device, stop, False, False)
             train(run)
             run.close()
         except Exception:

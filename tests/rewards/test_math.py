@@ -13,6 +13,7 @@ from posttrain.config.registries import REWARDS
 from posttrain.data.types import Prompt, Score
 from posttrain.scoring.reading.answers import number, oversized, words
 from posttrain.scoring.reading.boxed import boxed
+from posttrain.scoring.reading.stated import lenient
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 MATH = REWARDS.build({"use": "math", "extraction": "strict"}, "reward")
@@ -335,6 +336,19 @@ def test_lenient(completion, gold, value):
     assert LENIENT(completion, prompt).value == value
     if "\\boxed{" not in completion:
         assert score(completion, gold).value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("completion", "said"),
+    [
+        ("so $x$ is $y$ and\n" * 1000 + "we get 72", ["72"]),
+        ("$$\n" + "a\n" * 1200 + "$$ that is $$x=72$$", ["x=72"]),  # what is read of it begins within a formula
+        ("$$\n" + "a + 1\n" * 1200, ["1"]),  # cut off in one
+        ("no line ends here " * 1000 + "$72$", ["72"]),
+    ],
+)
+def test_a_long_text_that_states_nothing_is_read_at_its_end(completion: str, said: list[str]) -> None:
+    assert lenient(completion) == said
 
 
 ROWS = [json.loads(line) for line in Path(__file__).with_name("math_unboxed.jsonl").read_text("utf-8").splitlines()]
