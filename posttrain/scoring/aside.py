@@ -19,9 +19,9 @@ T be their limit.
   over. Where no core is free that is nothing. So one that was ready to run all the time, and yet has had less than
   STARVED of its limit, is waited for longer: its lateness is our doing. One that needs more, or is one of many, may be
   late where no core is free; no other is. Nobody can tell those that are late from hung ones.
-- What that makes of the throughput depends on the cores. With one to spare nine tenths are left for burning samples of
+- What that makes of the throughput depends on the cores. With one to spare eight to nine tenths are left for burning samples of
   even length, and six to seven where the slowest healthy ones take fifty times the mean. Where as many workers as there are
-  cores are never idle, seven tenths are left for samples that all take 5 ms, and half for uneven ones of 3.5 ms on
+  cores are never idle, seven tenths and more are left for samples that all take 5 ms, and half for uneven ones of 3.5 ms on
   average: one in a hundred of these takes 90 ms and more, so the hung ones cannot be told from them any sooner
   (tests/bench/bench_scoring.py).
 - Whatever hangs last is waited for: a batch with a hung sample takes T at least.
