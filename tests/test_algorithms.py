@@ -45,7 +45,7 @@ DIAGNOSTICS = {
     "vapo": CLIP | CRITIC | {"positive_nll/loss"},
 }
 # What these say needs a while to come about.
-LONGER = ("dump", "ghpo", "guide")
+LONGER = ("ghpo", "guide")
 ALWAYS = {
     "policy/entropy",
     "policy/grad_norm",

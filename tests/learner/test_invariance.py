@@ -108,8 +108,7 @@ def found(
     finally:
         for process in running.values():
             process.terminate()
-    out = {world: pickle.loads((folder / f"out-{world}.pickle").read_bytes()) for world in running}
-    return out
+    return {world: pickle.loads((folder / f"out-{world}.pickle").read_bytes()) for world in running}
 
 
 def selects_by_micro_batch(component: Any) -> bool:

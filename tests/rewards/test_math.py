@@ -345,6 +345,7 @@ def test_lenient(completion, gold, value):
         ("$$\n" + "a\n" * 1200 + "$$ that is $$x=72$$", ["x=72"]),  # what is read of it begins within a formula
         ("$$\n" + "a + 1\n" * 1200, ["1"]),  # cut off in one
         ("no line ends here " * 1000 + "$72$", ["72"]),
+        ("no line ends here " * 1000 + "72\nnot sure", ["72"]),  # its last line is not all that there is
     ],
 )
 def test_a_long_text_that_states_nothing_is_read_at_its_end(completion: str, said: list[str]) -> None:

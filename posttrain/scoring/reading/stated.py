@@ -90,21 +90,21 @@ def _stated(text: str, statements: list[re.Match[str]]) -> str:
 
 def _unsaid(tail: str) -> list[str]:
     """The answer of a text that does not say which it is."""
-    tail = _DENIED.sub(" ", _last_lines(tail))
+    whole = len(tail) <= END
+    tail = _DENIED.sub(" ", tail if whole else _last_lines(tail))
     if _CODE.search(tail.rpartition("\n")[2]) or _UNFINISHED.search(tail):
         return []
-    if bare(said := _LEAD.sub("", tail, count=1)):
+    if whole and bare(said := _LEAD.sub("", tail, count=1)):
         return [undressed(said)]
     sentence = last_value(tail)
     return [sentence] if sentence else []
 
 
 def _last_lines(text: str) -> str:
-    """The end of a text, beginning with a line where it has lines, and in no formula."""
-    if len(text) <= END:
-        return text
-    line = text.find("\n", len(text) - END)
-    begin = line if line >= 0 else len(text) - END
+    """The end of a text: some lines, or a part of the last one; it begins in no formula between `$$`."""
+    begin = len(text) - END
+    if 0 <= (line := text.find("\n", begin)) < len(text) - END // 2:
+        begin = line
     if text.count("$$", 0, begin) % 2 and (closed := text.find("$$", begin)) >= 0:
         begin = closed + 2
     return text[begin:]
